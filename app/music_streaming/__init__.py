@@ -1,0 +1,1 @@
+"""Music-streaming analytics: one play, from its event to the dashboards."""
