@@ -1,0 +1,311 @@
+"""One typed, frozen object with every setting of the appliance, read once.
+
+Source: the TOML file ``/etc/music/music.toml`` (another path by the environment variable MUSIC_CONFIG), then
+the variables ``MUSIC_<SECTION>__<KEY>``, which win. On the board Ansible writes the file. Passwords are never
+settings: they are files in ``[postgres] secrets_dir``, read when a connection is made.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+import zoneinfo
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection
+
+DEFAULT_PATH = Path("/etc/music/music.toml")
+ENV_PREFIX = "MUSIC_"
+
+Count = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+Port = Annotated[int, Field(gt=0, lt=65536)]
+JvmMemory = Annotated[str, Field(pattern=r"^[1-9]\d*[mg]$")]
+Locale = Annotated[str, Field(pattern=r"^[a-z]{2,3}_[A-Z]{2}$")]
+Text = Annotated[str, Field(min_length=1)]
+WebAddress = Annotated[str, Field(pattern=r"^https?://[^/]+(/.*)?$")]
+SparkMaster = Annotated[str, Field(pattern=r"^(spark://.+|local\[(\d+|\*)\])$")]
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+class SettingsError(Exception):
+    """A setting or secret that cannot be used; the text says what was found, wanted, and the remedy."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class KafkaSettings(_Section):
+    """The broker (host:port, several by commas) and the two topics; sizes in bytes, times in ms.
+
+    A key that is None is decided by files/topics.yml.
+    """
+
+    bootstrap: Text = "127.0.0.1:9092"
+    topic: TopicName = "stream_events"
+    rejects_topic: TopicName = "stream_events_rejected"
+    partitions: Count | None = None
+    retention_ms: Count | None = None
+    retention_bytes: Count | None = None
+    segment_bytes: Count | None = None
+    max_message_bytes: Count | None = None
+
+
+class PostgresSettings(_Section):
+    """The database; the password of role R is the content of the file ``secrets_dir/postgres_R``."""
+
+    host: Text = "127.0.0.1"
+    port: Port = 5432
+    database: Text = "music_streaming"
+    secrets_dir: Path = Path("/etc/music/secrets")
+    connect_seconds: Count = 10
+
+    def password(self, role: str) -> SecretStr:
+        """The password of `role`; raises SettingsError when its file is missing or closed to this user."""
+        return read_secret(self.secrets_dir, f"postgres_{role}")
+
+    def dsn(self, role: str, *, database: str | None = None, application: str = "music") -> SecretStr:
+        """A libpq connection string for `role`, shown as stars in repr and logs. Sessions run in UTC."""
+        from psycopg2.extensions import make_dsn  # noqa: PLC0415  only who connects pays for the driver
+
+        return SecretStr(
+            make_dsn(
+                host=self.host,
+                port=self.port,
+                dbname=database or self.database,
+                user=role,
+                password=self.password(role).get_secret_value(),
+                connect_timeout=self.connect_seconds,
+                application_name=application,
+                options="-c TimeZone=UTC",
+            )
+        )
+
+    def connect(self, role: str, *, database: str | None = None, application: str = "music") -> connection:
+        """A new psycopg2 connection as `role`; raises psycopg2.OperationalError when the server refuses."""
+        import psycopg2  # noqa: PLC0415
+
+        return psycopg2.connect(self.dsn(role, database=database, application=application).get_secret_value())
+
+
+class SparkSettings(_Section):
+    """How the driver reaches the cluster and how much it takes; memory as the JVM writes it (768m, 2g)."""
+
+    master: SparkMaster = "spark://127.0.0.1:7077"
+    driver_host: Text = "127.0.0.1"
+    driver_memory: JvmMemory = "512m"
+    executor_memory: JvmMemory = "512m"
+    executor_cores: Count = 2
+    trigger_seconds: Annotated[float, Field(ge=0)] = 1.0
+    max_offsets_per_trigger: Count = 50_000
+    scratch_dir: Path = Path("/tmp/spark")  # noqa: S108  a tmpfs of the driver's container
+    stall_seconds: Seconds = 180
+
+
+class StreamSettings(_Section):
+    """Rules of the stream and how long rows are kept."""
+
+    future_tolerance_seconds: Annotated[int, Field(ge=0)] = 300
+    watermark_delay_seconds: Annotated[int, Field(ge=0)] = 600
+    demo_retention_days: Count = 14
+    rejects_kept: Count = 100_000
+    batches_kept_days: Count = 7
+
+
+class ProducerSettings(_Section):
+    """The demo producer: events per second, what is generated, how much it holds while the broker is away."""
+
+    rate: Annotated[float, Field(gt=0, le=5000)] = 20.0
+    seed: Annotated[int, Field(ge=0)] = 42
+    listeners: Count = 2_000
+    locales: Annotated[tuple[Locale, ...], Field(min_length=1)] = ("en_US", "de_DE", "ja_JP", "ar_EG")
+    buffer_events: Count = 20_000
+    buffer_bytes: Count = 32 * 1024 * 1024
+    flush_seconds: Seconds = 10
+
+
+class SupersetSettings(_Section):
+    """Where Superset answers; the password of `admin_user` is the secret ``superset_admin``."""
+
+    url: WebAddress = "http://127.0.0.1:8088"
+    admin_user: Text = "admin"
+
+
+class PathSettings(_Section):
+    """Folders: what the services write, and the data contract (topics.yml, schema/, dashboards/)."""
+
+    data: Path = Path("/var/lib/music")
+    files: Path = Path("/opt/music/files")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. `Settings.load()` reads the board's file; tests may build their own."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        hide_input_in_errors=True,
+    )
+
+    kafka: KafkaSettings = KafkaSettings()
+    postgres: PostgresSettings = PostgresSettings()
+    spark: SparkSettings = SparkSettings()
+    stream: StreamSettings = StreamSettings()
+    producer: ProducerSettings = ProducerSettings()
+    superset: SupersetSettings = SupersetSettings()
+    paths: PathSettings = PathSettings()
+    display_time_zone: str = "UTC"
+
+    @field_validator("display_time_zone")
+    @classmethod
+    def _known_time_zone(cls, name: str) -> str:
+        if name != "UTC" and name not in zoneinfo.available_timezones():
+            raise ValueError("wanted a name of the IANA time zone database such as Europe/Berlin")
+        return name
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @classmethod
+    def load(cls, path: Path | str | None = None) -> Settings:
+        """Read `path`, else MUSIC_CONFIG, else /etc/music/music.toml, then the environment.
+
+        The default file may be absent (built-in defaults); a file that was asked for by name may not.
+        Raises SettingsError naming the key, what was found and wanted, and the file or variable to edit.
+        """
+        asked = path or os.environ.get(f"{ENV_PREFIX}CONFIG")
+        file = Path(asked or DEFAULT_PATH)
+        _refuse_unreadable(file, needed=asked is not None)
+        _refuse_unknown_variables(cls)
+
+        class FromFile(cls):  # type: ignore[misc, valid-type]  # pydantic-settings takes the path from the class only
+            model_config = SettingsConfigDict(toml_file=file)
+
+        try:
+            loaded = FromFile()
+        except ValidationError as error:
+            raise SettingsError("\n".join(_explain(cls, item, file) for item in error.errors())) from None
+        return cls.model_construct(**{name: getattr(loaded, name) for name in cls.model_fields})
+
+    def secret(self, name: str) -> SecretStr:
+        """The secret `name`, such as ``superset_admin``; raises SettingsError when it cannot be read."""
+        return read_secret(self.postgres.secrets_dir, name)
+
+    def with_changes(self, **sections: dict[str, Any]) -> Self:
+        """A copy with some keys replaced and checked: ``settings.with_changes(producer={"rate": 5})``."""
+        changed = {
+            section: type(getattr(self, section)).model_validate(getattr(self, section).model_dump() | values)
+            for section, values in sections.items()
+        }
+        return self.model_copy(update=changed)
+
+
+def read_secret(folder: Path, name: str) -> SecretStr:
+    """The content of the file `folder`/`name` without its final newline."""
+    path = folder / name
+    try:
+        text = path.read_text(encoding="utf-8").removesuffix("\n")
+    except FileNotFoundError:
+        raise SettingsError(
+            f"Secret {name}: found no file {path}, wanted one line with the secret. "
+            "Remedy: run the play (site.yml); it makes missing secrets on the board."
+        ) from None
+    except PermissionError:
+        raise SettingsError(
+            f"Secret {name}: {path} is closed to this user, wanted a user that may read it. "
+            "Remedy: run the command as root: sudo musicctl ..."
+        ) from None
+    if not text:
+        raise SettingsError(
+            f"Secret {name}: found an empty file {path}, wanted one line with the secret. "
+            "Remedy: delete the file and run the play (site.yml)."
+        )
+    return SecretStr(text)
+
+
+def _refuse_unreadable(file: Path, *, needed: bool) -> None:
+    try:
+        with file.open("rb") as stream:
+            tomllib.load(stream)
+    except FileNotFoundError:
+        if needed:
+            raise SettingsError(
+                f"Settings: found no file {file}, wanted the TOML file of the appliance. "
+                f"Remedy: correct MUSIC_CONFIG, or unset it to use {DEFAULT_PATH}."
+            ) from None
+    except OSError as error:
+        raise SettingsError(
+            f"Settings: {file} cannot be read ({error.strerror}), wanted a readable file. "
+            f"Remedy: sudo chmod 0644 {file}"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"Settings: {file} is not valid ({error}), wanted TOML. "
+            "Remedy: run the play (site.yml), which writes this file."
+        ) from None
+
+
+def _refuse_unknown_variables(model: type[Settings]) -> None:
+    # pydantic-settings ignores variables of unknown sections: a slip of the pen would pass unseen.
+    for variable in os.environ:
+        section, delimiter, _ = variable.removeprefix(ENV_PREFIX).partition("__")
+        if variable.startswith(ENV_PREFIX) and delimiter and section.lower() not in model.model_fields:
+            wanted = ", ".join(name.upper() for name, _ in _sections(model))
+            raise SettingsError(
+                f"Environment variable {variable}: found section {section}, wanted one of {wanted}. "
+                f"Remedy: unset {variable} or correct its name."
+            )
+
+
+def _sections(model: type[Settings]) -> list[tuple[str, type[BaseModel]]]:
+    return [
+        (name, field.annotation)
+        for name, field in model.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    ]
+
+
+def _explain(model: type[Settings], error: Any, file: Path) -> str:
+    section, *keys = (str(part) for part in error["loc"])
+    key = keys[0] if keys else ""
+    title = f"[{section}] {key}" if key else section
+    wanted_variable = "__".join(part.upper() for part in (f"{ENV_PREFIX}{section}", key) if part)
+    variable = next((name for name in os.environ if name.upper() == wanted_variable), None)
+    place = f"environment variable {variable}" if variable else str(file)
+    if error["type"] == "extra_forbidden":
+        names = list(dict(_sections(model))[section].model_fields if key else model.model_fields)
+        close = difflib.get_close_matches(key or section, names, n=1)
+        remedy = f"rename it to {close[0]}" if close else "remove it"
+        return (
+            f"Setting {title} in {place}: found an unknown name, wanted one of {', '.join(names)}. "
+            f"Remedy: {remedy}."
+        )
+    wanted = error["msg"].replace("String should match", "text of the")
+    for preface in ("Value error, wanted ", "Input should be "):
+        wanted = wanted.removeprefix(preface)
+    remedy = "correct it in the inventory and run the play (site.yml)"
+    if variable:
+        remedy = f"correct or unset {variable}"
+    return f"Setting {title} in {place}: found {error['input']!r}, wanted {wanted}. Remedy: {remedy}."
