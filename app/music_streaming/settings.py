@@ -22,6 +22,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from music_streaming.error import MusicError
+
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
@@ -39,7 +41,7 @@ SparkMaster = Annotated[str, Field(pattern=r"^(spark://.+|local\[(\d+|\*)\])$")]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
-class SettingsError(Exception):
+class SettingsError(MusicError):
     """A setting or secret that cannot be used; the text says what was found, wanted, and the remedy."""
 
 

@@ -1,0 +1,12 @@
+"""The one kind of error that is shown to the owner of a board as it is: found, wanted, remedy."""
+
+from __future__ import annotations
+
+
+class MusicError(Exception):
+    """Something the owner can mend; commands print the text and exit with 1, never a traceback."""
+
+    @classmethod
+    def of(cls, subject: str, *, found: str, wanted: str, remedy: str) -> MusicError:
+        """The error as one sentence of the house's form."""
+        return cls(f"{subject}: found {found}, wanted {wanted}. Remedy: {remedy}")

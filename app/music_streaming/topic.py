@@ -1,0 +1,185 @@
+"""The topics of files/topics.yml, made real: created, grown, reconfigured; never shrunk or recreated."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import yaml
+
+from music_streaming.error import MusicError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kafka.admin import KafkaAdminClient
+
+    from music_streaming.settings import KafkaSettings, Settings
+
+EVENTS = "stream_events"
+REJECTS = "stream_events_rejected"
+MAX_REPLICATION = 3
+
+# Setting of [kafka] -> key of the topic's configuration.
+OVERRIDES = {
+    "retention_ms": "retention.ms",
+    "retention_bytes": "retention.bytes",
+    "segment_bytes": "segment.bytes",
+    "max_message_bytes": "max.message.bytes",
+}
+
+
+class TopicError(MusicError):
+    """A topic that cannot be as it is wanted."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic as it is wanted; `config` holds Kafka's own keys and their values as text."""
+
+    name: str
+    partitions: int
+    config: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def disk_budget(self) -> int:
+        """Bytes that one replica takes at most."""
+        return self.partitions * (int(self.config["retention.bytes"]) + int(self.config["segment.bytes"]))
+
+
+def wanted_topics(kafka: KafkaSettings, files: Path) -> list[Topic]:
+    """The topics of `files`/topics.yml with the names and overrides of `kafka`, events first."""
+    path = files / "topics.yml"
+    try:
+        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+        topics = {
+            name: Topic(
+                name, int(entry["partitions"]), {key: str(value) for key, value in entry["config"].items()}
+            )
+            for name, entry in described.items()
+        }
+        events, rejects = topics[EVENTS], topics[REJECTS]
+    except FileNotFoundError:
+        raise TopicError.of(
+            "Topics", found=f"no file {path}", wanted="the list of topics", remedy="correct [paths] files."
+        ) from None
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TopicError.of(
+            "Topics",
+            found=f"{type(error).__name__} {error} in {path}",
+            wanted=f"partitions and config for each of {EVENTS}, {REJECTS}",
+            remedy=f"restore {path} from the repository.",
+        ) from None
+    overrides = {
+        key: str(value) for name, key in OVERRIDES.items() if (value := getattr(kafka, name)) is not None
+    }
+    return [
+        Topic(kafka.topic, kafka.partitions or events.partitions, events.config | overrides),
+        replace(rejects, name=kafka.rejects_topic),
+    ]
+
+
+@contextlib.contextmanager
+def admin(bootstrap: str, *, timeout_seconds: float = 15) -> Iterator[KafkaAdminClient]:
+    """An admin client on the broker; raises TopicError when none answers within `timeout_seconds`."""
+    from kafka.admin import KafkaAdminClient  # noqa: PLC0415  100 ms that `musicctl --help` need not wait
+    from kafka.errors import KafkaError  # noqa: PLC0415
+
+    try:
+        client = KafkaAdminClient(
+            bootstrap_servers=bootstrap.split(","),
+            client_id="musicctl",
+            bootstrap_timeout_ms=int(timeout_seconds * 1000),
+        )
+    except KafkaError as error:
+        raise TopicError.of(
+            "Kafka",
+            found=f"no broker at {bootstrap} within {timeout_seconds:g} s ({type(error).__name__})",
+            wanted="a broker that answers",
+            remedy="systemctl status music-kafka; journalctl -u music-kafka -n 50",
+        ) from None
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def ensure_topics(settings: Settings, *, dry_run: bool = False) -> list[str]:
+    """Make the broker's topics as wanted and return what was changed, one sentence each; [] = nothing.
+
+    Nothing at all is changed when any topic would have to shrink (TopicError), or with `dry_run`.
+    Topic ids and offsets are never touched.
+    """
+    wanted = wanted_topics(settings.kafka, settings.paths.files)
+    with admin(settings.kafka.bootstrap) as client:
+        return apply_topics(client, wanted, dry_run=dry_run)
+
+
+def apply_topics(client: KafkaAdminClient, wanted: list[Topic], *, dry_run: bool = False) -> list[str]:
+    """As `ensure_topics`, on an open client."""
+    existing = {topic["name"]: len(topic["partitions"]) for topic in client.describe_topics()}
+    for topic in wanted:
+        _refuse_shrinking(topic, existing.get(topic.name, 0))
+    changes: list[str] = []
+    for topic in wanted:
+        count = existing.get(topic.name)
+        if count is None:
+            changes.append(_create(client, topic, dry_run=dry_run))
+            continue
+        if count < topic.partitions:
+            changes.append(f"{topic.name}: partitions {count} -> {topic.partitions}")
+            if not dry_run:
+                client.create_partitions({topic.name: topic.partitions})
+                client.wait_for_topics([topic.name])
+        changes += _configure(client, topic, dry_run=dry_run)
+    return changes
+
+
+def _refuse_shrinking(topic: Topic, existing: int) -> None:
+    if existing > topic.partitions:
+        raise TopicError.of(
+            f"Topic {topic.name}",
+            found=f"{existing} partitions on the broker",
+            wanted=f"{topic.partitions}, and Kafka cannot take partitions away",
+            remedy=f"set kafka_topic_partitions to {existing} or more in the inventory; nothing was changed.",
+        )
+
+
+def _create(client: KafkaAdminClient, topic: Topic, *, dry_run: bool) -> str:
+    replication = min(MAX_REPLICATION, len(client.describe_cluster()["brokers"]))
+    # One broker may be down without stopping the producers, once there are enough of them.
+    config = {"min.insync.replicas": str(max(1, replication - 1))} | topic.config
+    if not dry_run:
+        client.create_topics(
+            {
+                topic.name: {
+                    "num_partitions": topic.partitions,
+                    "replication_factor": replication,
+                    "configs": config,
+                }
+            },
+            wait_for_metadata=True,
+        )
+    return f"{topic.name}: created with {topic.partitions} partitions, replication {replication}"
+
+
+def _configure(client: KafkaAdminClient, topic: Topic, *, dry_run: bool) -> list[str]:
+    from kafka.admin import ConfigResource, ConfigResourceType  # noqa: PLC0415
+
+    def resource(config: dict[str, str]) -> list[ConfigResource]:
+        return [ConfigResource(ConfigResourceType.TOPIC, topic.name, config)]
+
+    described = client.describe_configs(resource(topic.config), config_filter="all")["topic"][topic.name]
+    different = {key: value for key, value in topic.config.items() if described[key]["value"] != value}
+    if different and not dry_run:
+        outcome = client.alter_configs(resource(different))["topic"][topic.name]
+        if outcome != "OK":
+            raise TopicError.of(
+                f"Topic {topic.name}",
+                found=f"the broker's refusal: {outcome}",
+                wanted=", ".join(f"{key}={value}" for key, value in different.items()),
+                remedy="correct the value in the inventory or files/topics.yml.",
+            )
+    return [f"{topic.name}: {key} {described[key]['value']} -> {value}" for key, value in different.items()]
