@@ -12,7 +12,7 @@ import os
 import tomllib
 import zoneinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -32,6 +32,7 @@ ENV_PREFIX = "MUSIC_"
 
 Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(gt=0, lt=65536)]
 JvmMemory = Annotated[str, Field(pattern=r"^[1-9]\d*[mg]$")]
 Locale = Annotated[str, Field(pattern=r"^[a-z]{2,3}_[A-Z]{2}$")]
@@ -127,12 +128,24 @@ class StreamSettings(_Section):
 
 
 class ProducerSettings(_Section):
-    """The demo producer: events per second, what is generated, how much it holds while the broker is away."""
+    """The demo producer: how fast, which listening public, how dirty, how much it holds.
 
+    `pace` "rate" sends `rate` events per second; "model" lets `listeners` people play when they would.
+    `listeners` 0 takes as many as make `rate` plays a second. `late` ... `ahead` are fractions of all plays.
+    """
+
+    pace: Literal["rate", "model"] = "rate"
     rate: Annotated[float, Field(gt=0, le=5000)] = 20.0
-    seed: Annotated[int, Field(ge=0)] = 42
-    listeners: Count = 2_000
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    listeners: Annotated[int, Field(ge=0, le=1_000_000)] = 2_000
+    artists: Annotated[int, Field(gt=0, le=100_000)] = 4_000
     locales: Annotated[tuple[Locale, ...], Field(min_length=1)] = ("en_US", "de_DE", "ja_JP", "ar_EG")
+    dirt: bool = True
+    late: Fraction = 0.02
+    duplicate: Fraction = 0.001
+    malformed: Fraction = 0.0005
+    ahead: Fraction = 0.0002
+    history_days: Annotated[int, Field(ge=0, le=3650)] = 14
     buffer_events: Count = 20_000
     buffer_bytes: Count = 32 * 1024 * 1024
     flush_seconds: Seconds = 10

@@ -1,0 +1,379 @@
+"""The live producer: sends the plays of the modelled listeners to Kafka, at their time, and never gives up.
+
+It holds a bounded number of events. While the broker is away it waits, then goes on from the present moment:
+it slows down rather than drop. Every event that was not delivered is counted and logged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import click
+from kafka import KafkaProducer
+from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
+
+from music_streaming.error import MusicError
+from music_streaming.settings import Settings
+from music_streaming.topic import wanted_topics
+
+if TYPE_CHECKING:
+    pass
+
+log = logging.getLogger("music_streaming.producer")
+
+REPORT_SECONDS = 60.0
+STATUS_SECONDS = 5.0
+# How long any wait may last before it looks whether the service is to stop.
+NAP_SECONDS = 0.2
+# A backlog up to this is made up for; after a longer one (broker away) the stream goes on from now.
+BACKLOG_MS = 5_000
+RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)
+CONNECT_SECONDS = 5.0
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+
+class Record(Protocol):
+    """One event on its way: not before `due_ms` (Unix ms), with the key and value of the Kafka record."""
+
+    @property
+    def due_ms(self) -> int: ...
+    @property
+    def key(self) -> bytes: ...
+    @property
+    def value(self) -> bytes: ...
+
+
+class Source(Protocol):
+    """An endless run of records in the order of their due time."""
+
+    def __iter__(self) -> Iterator[Record]: ...
+    def __next__(self) -> Record: ...
+    def skip_to(self, now_ms: int) -> None:
+        """Leave out what was due before `now_ms`."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Events since the start: sent = delivered + failed + too_large + waiting."""
+
+    sent: int = 0
+    delivered: int = 0
+    failed: int = 0
+    too_large: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """Handed to the client and not yet answered for."""
+        return self.sent - self.delivered - self.failed - self.too_large
+
+    def since(self, earlier: Counts) -> Counts:
+        """What came after `earlier`."""
+        return Counts(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.sent} sent, {self.delivered} delivered, {self.failed} failed, {self.too_large} too large"
+        )
+
+
+class Ledger:
+    """Counts every event and bounds what is on its way, since kafka-python itself holds any amount.
+
+    Used by the sending thread and by the client's own thread.
+    """
+
+    def __init__(self, max_events: int, max_bytes: int) -> None:
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._counts = Counts()
+        self._change = threading.Condition()
+
+    @property
+    def counts(self) -> Counts:
+        """The counts of this moment."""
+        return self._counts
+
+    def send(self, size: int) -> None:
+        """Count one more event of `size` bytes on its way."""
+        with self._change:
+            self._counts = replace(self._counts, sent=self._counts.sent + 1)
+            self._bytes += size
+
+    def settle(self, size: int, outcome: Literal["delivered", "failed", "too_large"]) -> None:
+        """Count the outcome of one event of `size` bytes and make room for another."""
+        with self._change:
+            self._counts = replace(self._counts, **{outcome: getattr(self._counts, outcome) + 1})
+            self._bytes -= size
+            self._change.notify_all()
+
+    def wait_for_room(self, seconds: float) -> bool:
+        """True as soon as there is room for one more event, False after `seconds`."""
+        with self._change:
+            return self._change.wait_for(
+                lambda: self._counts.waiting < self._max_events and self._bytes < self._max_bytes, seconds
+            )
+
+    def wait_until_empty(self, seconds: float) -> bool:
+        """True as soon as nothing is on its way, False after `seconds`."""
+        with self._change:
+            return self._change.wait_for(lambda: self._counts.waiting == 0, seconds)
+
+
+class Producer:
+    """Sends what `source(start_ms)` yields to the topic of `settings` until `stop`."""
+
+    def __init__(self, settings: Settings, source: Callable[[int], Source]) -> None:
+        self._kafka = settings.kafka
+        self._settings = settings.producer
+        self._source = source
+        topic = wanted_topics(settings.kafka, settings.paths.files)[0]
+        self._max_size = int(topic.config["max.message.bytes"])
+        self._ledger = Ledger(self._settings.buffer_events, self._settings.buffer_bytes)
+        self._live: Source | None = None
+        self._reported = Counts()
+        self._report_at = time.monotonic() + REPORT_SECONDS
+        self._status_at = 0.0
+        self._clock_offset = 0.0
+        self._last_error = ""
+        self._broken = False
+        self._stopping = False
+
+    def stop(self) -> None:
+        """End `run` soon; safe in a signal handler, for it takes no lock."""
+        self._stopping = True
+
+    @property
+    def counts(self) -> Counts:
+        """The counts of this moment."""
+        return self._ledger.counts
+
+    def run(self, count: int | None = None) -> Counts:
+        """Send until `stop`, or until `count` events were sent; then flush and say how many were left."""
+        client: KafkaProducer | None = None
+        try:
+            while not self._finished(count):
+                client = client or self._connect()
+                if client is None:
+                    break
+                self._pump(client, count)
+                if self._broken:
+                    self._ledger.wait_until_empty(CONNECT_SECONDS)
+                    _close(client)
+                    client = None
+                    self._nap(RETRY_SECONDS[0])
+        finally:
+            notify("STOPPING=1")
+            empty = self._ledger.wait_until_empty(self._settings.flush_seconds if client else 0)
+            counts = self.counts  # closing fails what is left, which is not news
+            level = logging.INFO if empty else logging.WARNING
+            log.log(level, "stopped: %s, %d left unsent", counts, counts.waiting)
+            if client:
+                _close(client)
+        return counts
+
+    def _finished(self, count: int | None) -> bool:
+        return self._stopping or (count is not None and self.counts.sent >= count)
+
+    def _connect(self) -> KafkaProducer | None:
+        """A client that knows the topic, however long that takes; None when the service is to stop."""
+        attempt = 0
+        while not self._stopping:
+            client = None
+            try:
+                client = KafkaProducer(
+                    bootstrap_servers=self._kafka.bootstrap.split(","),
+                    client_id="music-producer",
+                    enable_idempotence=True,
+                    acks="all",
+                    linger_ms=5,
+                    batch_size=65_536,
+                    max_request_size=self._max_size,
+                    allow_auto_create_topics=False,
+                    # An outage of any length is waited out; the buffer's bound is what limits the memory.
+                    delivery_timeout_ms=2**31 - 1,
+                    max_block_ms=int(CONNECT_SECONDS * 1000),
+                    bootstrap_timeout_ms=int(CONNECT_SECONDS * 1000),
+                    reconnect_backoff_max_ms=5_000,
+                    metrics_enabled=False,
+                )
+                if client.partitions_for(self._kafka.topic):
+                    log.info("connected to %s, topic %s", self._kafka.bootstrap, self._kafka.topic)
+                    self._broken = False
+                    return client
+                found = f"no topic {self._kafka.topic}"
+            except KafkaError as error:
+                found = f"{type(error).__name__}: {error}"
+            if client:
+                _close(client)
+            gc.collect()  # a client that failed to connect leaves its sockets in a reference cycle
+            if attempt == 0:
+                log.warning("waiting for Kafka at %s: found %s", self._kafka.bootstrap, found)
+            self._last_error = found
+            notify(f"STATUS=waiting for Kafka at {self._kafka.bootstrap} ({found})")
+            self._nap(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+            attempt += 1
+        return None
+
+    def _pump(self, client: KafkaProducer, count: int | None) -> None:
+        """Send events at their time until stopped, finished, broken, or the clock was set."""
+        if self._live is None or self._clock_was_set():
+            self._clock_offset = time.time() - time.monotonic()
+            self._live = self._source(_now_ms())
+        source = self._live
+        for record in source:
+            if not self._wait_until(record.due_ms):
+                return
+            if _now_ms() - record.due_ms > BACKLOG_MS:
+                source.skip_to(_now_ms())
+                continue
+            if not self._put(client, record) or self._finished(count):
+                return
+
+    def _wait_until(self, due_ms: int) -> bool:
+        while True:
+            self._report()
+            # A clock that was set would let a due time lie months ahead: start anew from the present.
+            if self._stopping or self._broken or self._clock_was_set():
+                return False
+            ahead = due_ms / 1000 - time.time()
+            if ahead <= 0:
+                return True
+            # Not less than 5 ms, so that a high rate sends small bursts rather than sleep for each event.
+            time.sleep(min(max(ahead, 0.005), NAP_SECONDS))
+
+    def _clock_was_set(self) -> bool:
+        return abs(time.time() - time.monotonic() - self._clock_offset) > BACKLOG_MS / 1000
+
+    def _put(self, client: KafkaProducer, record: Record) -> bool:
+        """Hand one event to the client, waiting while the buffer is full; False when that was given up."""
+        while not self._ledger.wait_for_room(NAP_SECONDS):
+            self._report()
+            if self._stopping or self._broken:
+                return False
+        size = len(record.key) + len(record.value)
+        self._ledger.send(size)
+        try:
+            future = client.send(self._kafka.topic, key=record.key, value=record.value)
+        except KafkaError as error:
+            self._fail(size, error)
+        else:
+            future.add_callback(self._deliver, size)
+            future.add_errback(self._fail, size)
+        return True
+
+    def _deliver(self, size: int, _metadata: Any) -> None:
+        self._ledger.settle(size, "delivered")
+
+    def _fail(self, size: int, error: Exception) -> None:
+        self._last_error = f"{type(error).__name__}: {error}"
+        too_large = isinstance(error, TOO_LARGE)
+        self._broken = self._broken or not too_large
+        self._ledger.settle(size, "too_large" if too_large else "failed")
+
+    def _nap(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stopping and (rest := until - time.monotonic()) > 0:
+            self._report()
+            time.sleep(min(rest, NAP_SECONDS))
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        if now >= self._status_at:
+            self._status_at = now + STATUS_SECONDS
+            notify(f"STATUS={self.counts}, {self.counts.waiting} waiting")
+        if now < self._report_at:
+            return
+        self._report_at = now + REPORT_SECONDS
+        counts = self.counts
+        minute, self._reported = counts.since(self._reported), counts
+        trouble = minute.failed or minute.too_large or not minute.delivered
+        log.log(
+            logging.WARNING if trouble else logging.INFO,
+            "last minute: %s, %d waiting%s",
+            minute,
+            counts.waiting,
+            f"; {self._last_error}" if trouble and self._last_error else "",
+        )
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _close(client: KafkaProducer) -> None:
+    # close() flushes first, and raises when the broker is away, leaving its thread at work. No public
+    # way to give up exists, so the thread is told first.
+    client._sender.force_close()
+    client._sender.join(NAP_SECONDS)
+    with contextlib.suppress(KafkaTimeoutError):
+        client.close(timeout=0)
+
+
+def notify(state: str) -> None:
+    """Tell systemd `state` (sd_notify(3)); nothing outside a service of Type=notify."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, contextlib.suppress(OSError):
+            # An address that begins with @ is in the abstract namespace.
+            channel.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
+
+
+def log_to_journal() -> None:
+    """Log to standard error; under systemd each line carries its priority, as sd-daemon(3) describes."""
+    if "JOURNAL_STREAM" in os.environ:
+        for level, priority in ((logging.INFO, 6), (logging.WARNING, 4), (logging.ERROR, 3)):
+            logging.addLevelName(level, f"<{priority}>")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s%(message)s")
+    # The client reports each attempt to connect; the producer says the same once a minute.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+
+
+@click.command()
+@click.option("--rate", type=float, help="Events per second instead of [producer] rate.")
+@click.option("--count", type=click.IntRange(min=1), help="Stop after this many events.")
+def main(rate: float | None, count: int | None) -> None:
+    """Send the plays of the modelled listeners to Kafka until stopped (the service music-producer)."""
+    from music_streaming.generate import Dirt, World  # noqa: PLC0415  its numpy start is not for importers
+
+    log_to_journal()
+    try:
+        settings = Settings.load()
+        if rate is not None:
+            settings = settings.with_changes(producer={"rate": rate})
+        wanted = settings.producer
+        world = World(
+            seed=wanted.seed,
+            listeners=wanted.listeners or World.listeners_for(wanted.rate),
+            locales=wanted.locales,
+            artists=wanted.artists,
+        )
+        dirt = (
+            Dirt(wanted.late, wanted.duplicate, wanted.malformed, wanted.ahead)
+            if wanted.dirt
+            else Dirt(0, 0, 0, 0)
+        )
+        pace = wanted.rate if wanted.pace == "rate" else None
+        producer = Producer(settings, lambda start_ms: world.live(start_ms, rate=pace, dirt=dirt))
+    except MusicError as error:
+        raise click.ClickException(str(error)) from None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: producer.stop())
+    # Ready means: it runs and will send. A start that waited for a broker hours away would fail.
+    notify("READY=1")
+    producer.run(count)
+
+
+if __name__ == "__main__":
+    main()
