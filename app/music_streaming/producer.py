@@ -197,7 +197,7 @@ class Producer:
                     client_id="music-producer",
                     enable_idempotence=True,
                     acks="all",
-                    linger_ms=5,
+                    linger_ms=25,
                     batch_size=65_536,
                     max_request_size=self._max_size,
                     allow_auto_create_topics=False,
@@ -251,7 +251,7 @@ class Producer:
             if ahead <= 0:
                 return True
             # Not less than 5 ms, so that a high rate sends small bursts rather than sleep for each event.
-            time.sleep(min(max(ahead, 0.005), NAP_SECONDS))
+            time.sleep(min(max(ahead, 0.01), NAP_SECONDS))
 
     def _clock_was_set(self) -> bool:
         return abs(time.time() - time.monotonic() - self._clock_offset) > BACKLOG_MS / 1000

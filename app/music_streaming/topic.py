@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import tenacity
 import yaml
 
 from music_streaming.error import MusicError
@@ -112,9 +113,19 @@ def ensure_topics(settings: Settings, *, dry_run: bool = False) -> list[str]:
     Nothing at all is changed when any topic would have to shrink (TopicError), or with `dry_run`.
     Topic ids and offsets are never touched.
     """
+    from kafka.errors import KafkaError  # noqa: PLC0415
+
     wanted = wanted_topics(settings.kafka, settings.paths.files)
     with admin(settings.kafka.bootstrap) as client:
-        return apply_topics(client, wanted, dry_run=dry_run)
+        try:
+            return apply_topics(client, wanted, dry_run=dry_run)
+        except KafkaError as error:
+            raise TopicError.of(
+                "Topics",
+                found=f"the broker's refusal: {error}",
+                wanted=", ".join(f"{topic.name} with {topic.partitions} partitions" for topic in wanted),
+                remedy="correct the value in the inventory or files/topics.yml; journalctl -u music-kafka -n 50",
+            ) from None
 
 
 def apply_topics(client: KafkaAdminClient, wanted: list[Topic], *, dry_run: bool = False) -> list[str]:
@@ -131,8 +142,7 @@ def apply_topics(client: KafkaAdminClient, wanted: list[Topic], *, dry_run: bool
         if count < topic.partitions:
             changes.append(f"{topic.name}: partitions {count} -> {topic.partitions}")
             if not dry_run:
-                client.create_partitions({topic.name: topic.partitions})
-                client.wait_for_topics([topic.name])
+                _grow(client, topic)
         changes += _configure(client, topic, dry_run=dry_run)
     return changes
 
@@ -143,7 +153,7 @@ def _refuse_shrinking(topic: Topic, existing: int) -> None:
             f"Topic {topic.name}",
             found=f"{existing} partitions on the broker",
             wanted=f"{topic.partitions}, and Kafka cannot take partitions away",
-            remedy=f"set kafka_topic_partitions to {existing} or more in the inventory; nothing was changed.",
+            remedy=f"set pipeline_topic_partitions to {existing} or more in the inventory; nothing was changed.",
         )
 
 
@@ -163,6 +173,37 @@ def _create(client: KafkaAdminClient, topic: Topic, *, dry_run: bool) -> str:
             wait_for_metadata=True,
         )
     return f"{topic.name}: created with {topic.partitions} partitions, replication {replication}"
+
+
+def end_offsets(client: KafkaAdminClient, topic: str) -> dict[int, int]:
+    """Partition -> offset of the next record to be written; raises KafkaError when the topic is missing."""
+    from kafka import TopicPartition  # noqa: PLC0415
+    from kafka.admin import OffsetSpec  # noqa: PLC0415
+
+    (described,) = client.describe_topics([topic])
+    partitions = [TopicPartition(topic, entry["partition_index"]) for entry in described["partitions"]]
+    if not partitions:
+        return {}
+    found = client.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+    return {partition.partition: at.offset for partition, at in found.items()}
+
+
+def _grow(client: KafkaAdminClient, topic: Topic) -> None:
+    client.create_partitions({topic.name: topic.partitions})
+    # The broker answers before the partitions have leaders, and a reader must not find half of them.
+    for attempt in tenacity.Retrying(
+        stop=tenacity.stop_after_delay(30), wait=tenacity.wait_fixed(0.1), reraise=True
+    ):
+        with attempt:
+            (described,) = client.describe_topics([topic.name])
+            led = sum(partition["leader_id"] >= 0 for partition in described["partitions"])
+            if led != topic.partitions:
+                raise TopicError.of(
+                    f"Topic {topic.name}",
+                    found=f"{led} partitions with a leader 30 s after growing",
+                    wanted=str(topic.partitions),
+                    remedy="journalctl -u music-kafka -n 50",
+                )
 
 
 def _configure(client: KafkaAdminClient, topic: Topic, *, dry_run: bool) -> list[str]:
