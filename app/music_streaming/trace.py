@@ -1,0 +1,140 @@
+"""Follow one record through the whole flow and name the first link that is broken.
+
+The record is a tombstone: it takes every step a play takes - broker, Spark, the transaction in PostgreSQL -
+and the contract has the job count it without adding a play, so that asking does not change what is shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx
+
+from music_streaming.error import MusicError
+
+if TYPE_CHECKING:
+    from music_streaming.settings import Settings
+
+KEY = b"musicctl-trace"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One link of the flow that held: what was asked, what was seen, after how many seconds."""
+
+    link: str
+    seen: str
+    seconds: float
+
+
+class BrokenLinkError(MusicError):
+    """The first link that does not hold; `unit` is the service to look at."""
+
+    def __init__(self, link: str, *, found: str, wanted: str, unit: str, after: list[Step]) -> None:
+        self.link, self.unit, self.after = link, unit, after
+        super().__init__(
+            f"{link}: found {found}, wanted {wanted}. Remedy: sudo systemctl status {unit}; "
+            f"sudo journalctl -u {unit} -e"
+        )
+
+    def journal(self, lines: int = 50) -> str:
+        """The last `lines` lines of the unit's journal, or why they cannot be had."""
+        done = subprocess.run(
+            ["journalctl", "--unit", self.unit, "--lines", str(lines), "--no-pager", "--output", "short-iso"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout or done.stderr
+
+
+def trace(settings: Settings, *, seconds: float = 60) -> list[Step]:
+    """Send one tombstone and wait until the read-only role sees its offset passed in PostgreSQL.
+
+    Each link gets at most `seconds`. Raises BrokenLinkError at the first that does not hold.
+    """
+    steps: list[Step] = []
+
+    def link(name: str, unit: str, wanted: str, ask: Callable[[], str]) -> None:
+        started = time.monotonic()
+        try:
+            seen = ask()
+        except BrokenLinkError:
+            raise
+        except Exception as error:
+            # Whatever the client library throws, the owner is told which link it was.
+            found = f"{type(error).__name__} {str(error).strip() or '(no text)'}"
+            raise BrokenLinkError(name, found=found, wanted=wanted, unit=unit, after=steps) from error
+        steps.append(Step(name, seen, time.monotonic() - started))
+
+    partition = offset = -1
+
+    def send() -> str:
+        nonlocal partition, offset
+        partition, offset = _send_tombstone(settings, seconds)
+        return f"offset {offset} of partition {partition}"
+
+    def covered() -> str:
+        deadline = time.monotonic() + seconds
+        while (reached := _next_offset(settings, partition)) <= offset:
+            if time.monotonic() > deadline:
+                raise BrokenLinkError(
+                    "Spark job -> PostgreSQL",
+                    found=f"offset {reached} of partition {partition} after {seconds:.0f} s",
+                    wanted=f"an offset beyond {offset}",
+                    unit="music-metrics",
+                    after=steps,
+                )
+            time.sleep(0.1)
+        return f"next offset {reached}"
+
+    link("producer -> Kafka", "music-kafka", "an acknowledged record", send)
+    link(
+        "PostgreSQL, read-only role",
+        "music-postgres",
+        "an answer to a query",
+        lambda: f"next offset {_next_offset(settings, partition)}",
+    )
+    link("Spark cluster", "music-spark-master", "a master with a worker", lambda: _spark_workers(settings))
+    link("Spark job -> PostgreSQL", "music-metrics", "the record's offset passed", covered)
+    return steps
+
+
+def _send_tombstone(settings: Settings, seconds: float) -> tuple[int, int]:
+    from kafka import KafkaProducer  # noqa: PLC0415  only who traces pays for the client
+
+    producer = KafkaProducer(
+        bootstrap_servers=settings.kafka.bootstrap.split(","), acks="all", max_block_ms=int(seconds * 1000)
+    )
+    try:
+        sent = producer.send(settings.kafka.topic, key=KEY, value=None).get(timeout=seconds)
+    finally:
+        producer.close(timeout=5)
+    return sent.partition, sent.offset
+
+
+def _next_offset(settings: Settings, partition: int) -> int:
+    with contextlib.closing(settings.postgres.connect("superset_reader")) as connection:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT next_offset FROM ingest_offsets WHERE topic = %s AND partition = %s",
+                (settings.kafka.topic, partition),
+            )
+            row = cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+def _spark_workers(settings: Settings) -> str:
+    if settings.spark.master.startswith("local"):
+        return settings.spark.master
+    host = settings.spark.master.removeprefix("spark://").partition(":")[0]
+    answer = httpx.get(f"http://{host}:{settings.spark.master_web_port}/json/", timeout=10).raise_for_status()
+    alive = [worker for worker in answer.json()["workers"] if worker["state"] == "ALIVE"]
+    if not alive:
+        raise RuntimeError("no worker alive")
+    return f"{len(alive)} worker(s) alive"
