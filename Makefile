@@ -1,0 +1,114 @@
+# Type `make` for the verbs.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Simulated unless HOST=pi@ADDRESS names a real board.
+HOST ?=
+BOARD ?= music
+CACHE := $(or $(MUSIC_CACHE),$(HOME)/.cache/music-streaming)
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+# Beside group_vars, so that the settings there hold for it.
+INVENTORY := inventory/board-$(or $(subst @,-,$(HOST)),$(BOARD)).yml
+PACKAGES := chromium default-jre-headless fonts-ipafont-gothic fonts-noto-core fonts-noto-color-emoji nmap postgresql shellcheck
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export MUSIC_CACHE := $(CACHE)
+
+.PHONY: help setup up check down ssh test test-app test-board lint lock bench clean
+
+help: ## show these verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
+
+setup: .venv/control ## install the pinned tools that site.yml needs into .venv
+
+up: setup ## set up a board (simulated, or HOST=pi@192.0.2.10) and print where its dashboards are
+	@if [ -z "$(HOST)" ]; then molecule/board up $(BOARD); fi
+	@$(MAKE) --no-print-directory $(INVENTORY)
+	ansible-playbook -i $(INVENTORY) site.yml
+	ansible-playbook -i $(INVENTORY) playbooks/check.yml
+	@ansible-playbook -i $(INVENTORY) playbooks/tell.yml
+
+check: setup $(INVENTORY) ## follow one record through the whole flow of the board
+	ansible-playbook -i $(INVENTORY) playbooks/check.yml
+
+ssh: ## run CMD='...' on the simulated board, or open a shell there
+	@molecule/board ssh $(BOARD) $(CMD)
+
+down: ## remove the simulated board
+	molecule/board down $(BOARD)
+	rm -f $(INVENTORY)
+
+test: setup-test lint test-app test-board ## do all set-up and every test, then print the figures
+	@python bench/figures.py
+
+test-app: setup-test ## the quick tests: event, query, transaction, producer (under 2 minutes)
+	pytest --junitxml .cache/junit/app.xml
+
+test-board: setup-test ## the stories on a simulated board
+	rm -f .cache/figures.jsonl .cache/junit/board-*.xml
+	@mkdir -p .cache/inventory
+	molecule/board down test
+	molecule/board inventory test >.cache/inventory/test.yml
+	MUSIC_INVENTORY=$(CURDIR)/.cache/inventory/test.yml molecule test --all --destroy $(or $(DESTROY),always)
+
+lint: setup-test ## style and types
+	yamllint --strict .
+	ansible-lint --quiet --config-file .config/ansible-lint.yml
+	ruff check app bench molecule
+	ruff format --check app bench molecule
+	mypy
+	shellcheck molecule/board
+
+lock: setup ## renew the locks after a change of requirements.txt or pyproject.toml
+	.venv/bin/pip install --quiet uv==$(UV_VERSION)
+	$(compile) requirements.txt -o requirements.lock
+	$(compile) requirements.txt pyproject.toml --extra spark --extra test -o requirements-test.lock
+	$(compile) pyproject.toml -o app/requirements.lock
+
+bench: setup-test ## measure speed; see bench/README.md
+	@ls bench/*.py
+
+clean: ## remove what make made here (the cache folder of images stays)
+	rm -rf .venv .cache
+
+compile := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate --python-version 3.11 \
+  --custom-compile-command "make lock"
+
+apt_install := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
+
+.PHONY: setup-test
+setup-test: .venv/test
+
+.venv/control: requirements.lock
+	$(call python_at_hand)
+	$(call install,requirements.lock)
+	@touch $@
+
+.venv/test: requirements-test.lock Makefile
+	$(call python_at_hand)
+	$(call install,requirements-test.lock)
+	@dpkg --status $(PACKAGES) >/dev/null 2>&1 || { apt-get update -qq && $(apt_install) $(PACKAGES) >/dev/null; }
+	@$(apt_install) postgresql-$$(ls /usr/lib/postgresql | sort -V | tail -n 1)-hll >/dev/null
+	@touch $@ .venv/control
+
+# A bare Debian has Python without venv.
+define python_at_hand
+	@python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "found no Python 3.11 with venv, installing it"; apt-get update -qq && $(apt_install) python3-venv; }
+endef
+
+define install
+	@[ -x .venv/bin/pip ] || python3 -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes --requirement $(1)
+endef
+
+inventory/board-%.yml: FORCE
+	@if [ -z "$(HOST)" ]; then molecule/board inventory $(BOARD) >$@; \
+	else sed -e 's/192\.0\.2\.10/$(lastword $(subst @, ,$(HOST)))/' \
+	  -e 's/ansible_user: pi/ansible_user: $(firstword $(subst @, ,$(HOST)))/' inventory/hosts.example.yml >$@; fi
+
+.PHONY: FORCE
+FORCE:

@@ -1,0 +1,84 @@
+"""The simulated board of the stories, as its owner and as a stranger on the same network see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+NAME = "test"
+
+
+class Board:
+    """The board: commands over SSH as user pi, commands from a machine next to it, its address."""
+
+    script = str(PROJECT / "molecule" / "board")
+
+    @property
+    def address(self) -> str:
+        return self._run([self.script, "address", NAME]).stdout.strip()
+
+    @property
+    def address6(self) -> str:
+        return f"fd77:6d75::{self.address.rpartition('.')[2]}"
+
+    def ssh(self, command: str, *, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run `command` by the board's shell as user pi."""
+        return self._run([self.script, "ssh", NAME, command], check=check, timeout=timeout)
+
+    def outside(self, *command: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run `command` on another machine of the board's network."""
+        return self._run([self.script, "outside", *command], check=check, timeout=timeout)
+
+    def sql(self, statement: str) -> list[list[str]]:
+        """Rows of a query through the read-only role, as text."""
+        quoted = statement.replace("'", "'\\''")
+        out = self.ssh(f"sudo musicctl sql --csv -c '{quoted}'").stdout
+        return [line.split(",") for line in out.splitlines()]
+
+    def status(self) -> dict[str, object]:
+        return json.loads(self.ssh("sudo musicctl status --json", check=False).stdout)
+
+    def _run(self, argv: list[str], *, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
+        if check and done.returncode != 0:
+            pytest.fail(f"{argv} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+
+@pytest.fixture(scope="session")
+def board() -> Board:
+    return Board()
+
+
+@pytest.fixture(scope="session")
+def play() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a playbook of the project against the board: play("site.yml", "-e", "x=1")."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        argv = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", os.environ["MUSIC_INVENTORY"], *arguments]
+        environment = os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        # Molecule's own variables would reach the inner run.
+        environment = {k: v for k, v in environment.items() if not k.startswith(("MOLECULE_", "ANSIBLE_ROLES"))}
+        return subprocess.run(argv, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=900, check=False)
+
+    return run
+
+
+def wait_for(what: str, ask: Callable[[], object], *, seconds: float = 60, every: float = 1) -> object:
+    """The first true answer of `ask`; after `seconds` the test fails and shows the last answer."""
+    deadline = time.monotonic() + seconds
+    while True:
+        seen = ask()
+        if seen:
+            return seen
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds:.0f} s for {what}; last seen: {seen!r}")
+        time.sleep(every)

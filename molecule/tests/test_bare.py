@@ -1,0 +1,54 @@
+"""A bare board: what cannot work is refused by name before anything is changed; a dry run passes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+REFUSALS = [
+    ("pipeline_producer_rate=quick", "pipeline_producer_rate"),
+    ("pipeline_producer_rate=6000", "at most 5000"),
+    ("kafka_partitoins=3", "kafka_partitoins"),
+    ("board_min_memory_mb=9999999", "wanted 9999999 MB"),
+    ("firewall_dashboard_sources=['home']", "firewall_dashboard_sources"),
+    ("ansible_port=2222", "Found no answer"),
+]
+
+
+@pytest.mark.parametrize(("setting", "words"), REFUSALS, ids=[setting for setting, _ in REFUSALS])
+def test_refused_by_name_before_any_change(play, setting, words):
+    name, _, value = setting.partition("=")
+    extra = f"{{{name}: {value}}}"
+    done = play("site.yml", "-e", extra)
+    assert done.returncode != 0, done.stdout
+    assert words in done.stdout + done.stderr, done.stdout[-3000:]
+    assert re.findall(r"changed=(\d+)", done.stdout) in (["0"], []), done.stdout[-3000:]
+
+
+def test_32_bit_userland_is_refused(board, play):
+    # dpkg is asked, since a 64-bit kernel may carry a 32-bit system.
+    board.ssh("printf '#!/bin/sh\\necho armhf\\n' | sudo tee /usr/local/bin/dpkg >/dev/null && sudo chmod +x /usr/local/bin/dpkg")
+    try:
+        done = play("site.yml")
+    finally:
+        board.ssh("sudo rm /usr/local/bin/dpkg")
+    assert done.returncode != 0
+    assert "Found a armhf system" in done.stdout, done.stdout[-3000:]
+    assert "changed=0" in done.stdout
+
+
+def test_port_of_another_program_is_refused(board, play):
+    board.ssh("sudo systemd-run --unit=squatter python3 -m http.server 8088")
+    try:
+        done = play("site.yml")
+    finally:
+        board.ssh("sudo systemctl stop squatter")
+    assert done.returncode != 0
+    assert "port 8088" in done.stdout, done.stdout[-3000:]
+    assert "changed=0" in done.stdout
+
+
+def test_dry_run_passes(play):
+    done = play("site.yml", "--check", "--diff")
+    assert done.returncode == 0, done.stdout[-5000:]
