@@ -119,13 +119,15 @@ def _send_tombstone(settings: Settings, seconds: float) -> tuple[int, int]:
 
 
 def _next_offset(settings: Settings, partition: int) -> int:
-    with contextlib.closing(settings.postgres.connect("superset_reader")) as connection:
-        with connection, connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT next_offset FROM ingest_offsets WHERE topic = %s AND partition = %s",
-                (settings.kafka.topic, partition),
-            )
-            row = cursor.fetchone()
+    with (
+        contextlib.closing(settings.postgres.connect("superset_reader")) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(
+            "SELECT next_offset FROM ingest_offsets WHERE topic = %s AND partition = %s",
+            (settings.kafka.topic, partition),
+        )
+        row = cursor.fetchone()
     return int(row[0]) if row else 0
 
 

@@ -29,11 +29,15 @@ class Board:
     def address6(self) -> str:
         return f"fd77:6d75::{self.address.rpartition('.')[2]}"
 
-    def ssh(self, command: str, *, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def ssh(
+        self, command: str, *, check: bool = True, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
         """Run `command` by the board's shell as user pi."""
         return self._run([self.script, "ssh", NAME, command], check=check, timeout=timeout)
 
-    def outside(self, *command: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def outside(
+        self, *command: str, check: bool = True, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
         """Run `command` on another machine of the board's network."""
         return self._run([self.script, "outside", *command], check=check, timeout=timeout)
 
@@ -46,7 +50,9 @@ class Board:
     def status(self) -> dict[str, object]:
         return json.loads(self.ssh("sudo musicctl status --json", check=False).stdout)
 
-    def _run(self, argv: list[str], *, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, argv: list[str], *, check: bool = True, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
         if check and done.returncode != 0:
             pytest.fail(f"{argv} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
@@ -63,11 +69,20 @@ def play() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a playbook of the project against the board: play("site.yml", "-e", "x=1")."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", os.environ["MUSIC_INVENTORY"], *arguments]
+        argv = [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "-i",
+            os.environ["MUSIC_INVENTORY"],
+            *arguments,
+        ]
         environment = os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
         # Molecule's own variables would reach the inner run.
-        environment = {k: v for k, v in environment.items() if not k.startswith(("MOLECULE_", "ANSIBLE_ROLES"))}
-        return subprocess.run(argv, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=900, check=False)
+        environment = {
+            k: v for k, v in environment.items() if not k.startswith(("MOLECULE_", "ANSIBLE_ROLES"))
+        }
+        return subprocess.run(
+            argv, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=900, check=False
+        )
 
     return run
 
@@ -82,3 +97,13 @@ def wait_for(what: str, ask: Callable[[], object], *, seconds: float = 60, every
         if time.monotonic() > deadline:
             pytest.fail(f"waited {seconds:.0f} s for {what}; last seen: {seen!r}")
         time.sleep(every)
+
+
+def recount(board: Board) -> None:
+    """Distinct valid event ids straight from Kafka equal the raw rows in PostgreSQL (see recount.py)."""
+    script = (PROJECT / "molecule/tests/recount.py").read_text(encoding="utf-8")
+    out = board.ssh(f"sudo /opt/music/venv/bin/python - <<'SCRIPT'\n{script}\nSCRIPT", timeout=300).stdout
+    print(out)
+    count = json.loads(out)
+    assert count["only_postgres"] == 0, count
+    assert count["only_kafka"] <= count["rejects"], count

@@ -28,13 +28,15 @@ def test_refused_by_name_before_any_change(play, setting, words):
 
 def test_32_bit_userland_is_refused(board, play):
     # dpkg is asked, since a 64-bit kernel may carry a 32-bit system.
-    board.ssh("printf '#!/bin/sh\\necho armhf\\n' | sudo tee /usr/local/bin/dpkg >/dev/null && sudo chmod +x /usr/local/bin/dpkg")
+    board.ssh(
+        "printf '#!/bin/sh\\necho armhf\\n' | sudo tee /usr/local/bin/dpkg >/dev/null && sudo chmod +x /usr/local/bin/dpkg"
+    )
     try:
         done = play("site.yml")
     finally:
         board.ssh("sudo rm /usr/local/bin/dpkg")
     assert done.returncode != 0
-    assert "Found a armhf system" in done.stdout, done.stdout[-3000:]
+    assert "Found the architecture armhf" in done.stdout, done.stdout[-3000:]
     assert "changed=0" in done.stdout
 
 

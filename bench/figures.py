@@ -1,0 +1,88 @@
+"""The figures that the stories measured: kept as JSON lines, printed as a table at the end of `make test`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+CACHE = Path(__file__).parents[1] / ".cache"
+FILE = CACHE / "figures.jsonl"
+
+
+def add(
+    name: str, value: float, unit: str, *, at_most: float | None = None, at_least: float | None = None
+) -> None:
+    """Note one figure; a missed target is printed, it fails no test."""
+    FILE.parent.mkdir(exist_ok=True)
+    with FILE.open("a", encoding="utf-8") as file:
+        figure = {"name": name, "value": value, "unit": unit, "at_most": at_most, "at_least": at_least}
+        file.write(json.dumps(figure) + "\n")
+
+
+def noted() -> list[dict[str, object]]:
+    """All figures of this run, oldest first."""
+    return (
+        [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()] if FILE.exists() else []
+    )
+
+
+def add_run(seconds: float, built: int) -> None:
+    """A run of site.yml with the check: the first on a bare board, then the second."""
+    if any(figure["name"] == "second run" for figure in noted()):
+        return
+    if any("bare board" in str(figure["name"]) for figure in noted()):
+        add("second run", seconds, "s", at_most=90)
+    elif built:
+        add(f"bare board to passing check, {built} images built", seconds / 60, "min", at_most=12)
+    else:
+        add("bare board to passing check, images from the cache", seconds / 60, "min", at_most=4)
+
+
+def print_table() -> None:
+    """The table of figures and, last, one line that counts the tests of all parts."""
+    table = Table(title="Figures")
+    for column in ("figure", "target", "got", ""):
+        table.add_column(column, justify="right" if column in ("target", "got") else "left")
+    for figure in noted():
+        value, most, least = figure["value"], figure["at_most"], figure["at_least"]
+        target = f"<= {most}" if most is not None else f">= {least}" if least is not None else ""
+        missed = (most is not None and value > most) or (least is not None and value < least)
+        table.add_row(
+            str(figure["name"]),
+            target,
+            f"{value:.4g} {figure['unit']}",
+            "missed" if missed else "ok" if target else "",
+        )
+    Console(width=120).print(table)
+    passed = failed = skipped = 0
+    for report in sorted((CACHE / "junit").glob("*.xml")):
+        for suite in ET.parse(report).getroot().iter("testsuite"):  # noqa: S314  our own pytest wrote it
+            wrong = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+            left_out = int(suite.get("skipped", 0))
+            passed += int(suite.get("tests", 0)) - wrong - left_out
+            failed += wrong
+            skipped += left_out
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    if failed or not passed:
+        sys.exit(1)
+
+
+@click.command()
+@click.option("--add-run", "seconds", type=float, help="Note the duration of a run of site.yml, in seconds.")
+@click.option("--built", default=0, help="How many images that run built.")
+def main(seconds: float | None, built: int) -> None:
+    """Print the figures, or note the duration of a run."""
+    if seconds is None:
+        print_table()
+    else:
+        add_run(seconds, built)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Look at the dashboards as a person on the same network does: a real browser, outside the board."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from conftest import Board
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-quic",
+]  # fmt: skip
+GROWING = "Streams in the last hour"
+
+
+def look(board: Board, password: str, folder: Path) -> dict[str, Any]:
+    """Log in over plain http, open every board, take pictures into `folder`; what was seen, by slug."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [board.script, "outside", sys.executable, __file__, f"http://{board.address}:8088", str(folder)],
+        input=password,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def open_board(page: Page, url: str, slug: str) -> dict[str, Any]:
+    """Open one dashboard and wait until each chart has drawn; its charts and those that show an error or nothing."""
+    page.goto(f"{url}/superset/dashboard/{slug}/")
+    page.wait_for_selector("[data-test-chart-name]", timeout=90_000)
+    # Charts below the fold load when they come into view.
+    for top in range(0, 4000, 400):
+        page.evaluate("top => document.scrollingElement.scrollTo(0, top)", top)
+        page.wait_for_timeout(150)
+    page.evaluate("() => document.scrollingElement.scrollTo(0, 0)")
+    page.wait_for_function(
+        "() => document.querySelectorAll('[data-test-chart-name] .loading, [data-test-chart-name] [data-test=\"loading-indicator\"]').length === 0",
+        timeout=120_000,
+    )
+    charts = page.eval_on_selector_all(
+        "[data-test-chart-name]",
+        "nodes => nodes.map(n => [n.dataset.testChartName, n.innerText, n.querySelectorAll('canvas, svg, table').length])",
+    )
+    wrong = [
+        [name, text[:200]]
+        for name, text, _ in charts
+        if re.search(r"error|no results|no data", text, re.IGNORECASE)
+    ]
+    return {"charts": [name for name, _, _ in charts], "wrong": wrong}
+
+
+def number(page: Page) -> int:
+    """The growing number on Live, as it is shown."""
+    text = page.inner_text(f"[data-test-chart-name='{GROWING}'] .header-line")
+    return int(re.sub(r"\D", "", text))
+
+
+def main(url: str, folder: Path, password: str) -> dict[str, Any]:
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415  the caller's side needs no browser
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 1600})
+        foreign: list[str] = []
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith((url, "data:", "blob:")) else foreign.append(request.url)
+            ),
+        )
+        page.goto(f"{url}/login/", wait_until="networkidle")
+        page.fill("#username", "admin")
+        page.fill("#password", password)
+        page.press("#password", "Enter")
+        page.wait_for_url(lambda address: "/login" not in address, timeout=60_000)
+        home = page.url
+        slugs = [
+            board["slug"]
+            for board in page.request.get(f"{url}/api/v1/dashboard/").json()["result"]
+            if (board["slug"] or "").startswith("music-")
+        ]
+        boards = {}
+        for slug in sorted(slugs):
+            boards[slug] = open_board(page, url, slug)
+            page.screenshot(path=str(folder / f"{slug}.png"), full_page=True)
+        open_board(page, url, "music-live")
+        earlier = number(page)
+        # The board refreshes itself.
+        page.wait_for_function(
+            "([name, shown]) => +document.querySelector(`[data-test-chart-name='${name}'] .header-line`)"
+            ".innerText.replace(/\\D/g, '') !== shown",
+            arg=[GROWING, earlier],
+            timeout=60_000,
+        )
+        later = number(page)
+        browser.close()
+    return {"home": home, "boards": boards, "foreign": foreign, "earlier": earlier, "later": later}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]), sys.stdin.read())))

@@ -1,0 +1,72 @@
+"""The owner changed the inventory: every place has the new values, nothing is lost, shrinking is refused."""
+
+from __future__ import annotations
+
+import json
+
+from conftest import PROJECT, wait_for
+
+
+def login(board, password: str) -> int:
+    """HTTP status of a login over REST from the control node, which the new source range lets in."""
+    body = json.dumps({"username": "admin", "password": password, "provider": "db"})
+    code = "import sys, httpx; print(httpx.post(sys.argv[1], content=sys.argv[2], headers={'Content-Type': 'application/json'}).status_code)"
+    done = board._run(
+        [
+            str(PROJECT / ".venv/bin/python"),
+            "-c",
+            code,
+            f"http://{board.address}:8088/api/v1/security/login",
+            body,
+        ]
+    )
+    return int(done.stdout)
+
+
+def test_changed_passwords_reach_every_place(board):
+    assert board.ssh("sudo cat /etc/music/secrets/superset_admin").stdout.strip() == "another-Admin-pass.1"
+    assert login(board, "another-Admin-pass.1") == 200
+    assert login(board, "not-the-password") == 401
+    # The odd characters of the reader's password work in musicctl and in Superset's connection.
+    assert board.sql("SELECT current_user") == [["superset_reader"]]
+
+
+def test_partitions_grew_and_the_stream_reads_them(board):
+    def read() -> int:
+        return int(
+            board.sql(
+                "SELECT count(*) FROM ingest_offsets WHERE topic = 'stream_events' AND next_offset > 0"
+            )[0][0]
+        )
+
+    wait_for("offsets of 6 partitions", lambda: read() == 6)
+    board.ssh("sudo musicctl validate")
+
+
+def test_shrinking_is_refused_before_any_change(board, play):
+    done = play("site.yml", "-e", "@molecule/edited/settings.yml", "-e", "pipeline_topic_partitions=3")
+    assert done.returncode != 0
+    output = " ".join(done.stdout.split())
+    assert "6" in output
+    assert "3" in output
+    assert "partitions" in output, done.stdout[-3000:]
+    assert "musicctl" in output
+
+
+def test_dashboards_answer_their_sources_only(board):
+    probe = "import socket, sys; socket.create_connection((sys.argv[1], 8088), 3)"
+    inside = board._run([str(PROJECT / ".venv/bin/python"), "-c", probe, board.address], check=False)
+    outside = board.outside("python3", "-c", probe, board.address, check=False)
+    assert inside.returncode == 0, inside.stderr
+    assert outside.returncode != 0
+
+
+def test_the_rate_is_the_new_one(board):
+    def accepted() -> tuple[int, float]:
+        row = board.sql("SELECT sum(accepted), extract(epoch FROM now()) FROM ingest_totals")[0]
+        return int(row[0]), float(row[1])
+
+    first, t0 = accepted()
+    wait_for("1000 more plays", lambda: accepted()[0] > first + 1000, seconds=90)
+    last, t1 = accepted()
+    assert 35 < (last - first) / (t1 - t0) < 65, (first, last, t1 - t0)
