@@ -68,13 +68,10 @@ CYCLE_WEEKS = 104
 FRESH_DAYS = 28
 ANNOUNCED_DAYS = 91
 _FIRST_FRIDAY = 4 * 7 + 1  # 1970-01-30, days since 1970-01-01 (a Thursday)
-_SHORTEST, _LONGEST = (
-    60_000,
-    539_000,
-)  # below the watermark's ten minutes: a play reported at its end is not yet late
-_UNASKED = (
-    0.17  # share of songs that nobody asks for; the tail of the law leaves more unplayed in any span of weeks
-)
+# Songs stay below the watermark's ten minutes: a play that is reported at its end is not late for that alone.
+_SHORTEST, _LONGEST = 60_000, 539_000
+# Share of songs that nobody asks for; the tail of the law leaves some more unplayed in any fortnight.
+_UNASKED = 0.2
 _NO_SPACES = {"ja", "zh", "th"}
 _FAMILY_FIRST = {"ja", "ko", "zh", "hu"}
 _HOMES = {"k-pop": ("ko",), "latin": ("es", "pt"), "country": ("en",)}  # languages that a genre is sung in
@@ -255,7 +252,7 @@ def _bent_law(artists: int) -> Floats:
     ranks = np.arange(1, artists + 1, dtype=np.float64)
     weights = ranks**-0.54
     weights[100:] = 100**-0.54 * (ranks[100:] / 100) ** -0.93
-    weights[2500:] = 100**-0.54 * 25**-0.93 * (ranks[2500:] / 2500) ** -3
+    weights[2500:] = 100**-0.54 * 25**-0.93 * (ranks[2500:] / 2500) ** -1.0
     return weights / weights.sum()
 
 
@@ -265,7 +262,7 @@ def _song_weights(rng: np.random.Generator, artist: Ints, starts: Ints, artist_w
     shuffled = np.lexsort((rng.random(songs), artist))
     place = np.empty(songs)
     place[shuffled] = np.arange(songs) - starts[artist] + 1
-    raw = place**-1.1
+    raw = place**-0.7
     totals = np.add.reduceat(raw, starts[:-1])
     weight = raw / totals[artist] * artist_weight[artist]
     unasked = np.argsort(np.round(weight, 12), kind="stable")[: int(songs * _UNASKED)]

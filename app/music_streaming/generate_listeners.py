@@ -223,7 +223,7 @@ def build(seed: int, count: int) -> Listeners:
         activity=activity,
         sessions=SESSIONS_A_DAY * activity,
         skipping=_curve(_SKIP_CURVE)[age - 13] * attitude,
-        own=0.4 + 0.35 * rng.random(count),
+        own=0.6 + 0.25 * rng.random(count),
         taste=np.stack([pick(rng, genres, count) for _ in range(3)], axis=1),
         devices=_devices(rng, country),
         plan=np.where(student == 1, 3, np.where(family, 2, 1)),

@@ -111,17 +111,17 @@ _DEVICE_BY_PART = np.array([
 ])  # fmt: skip
 _PART_OF_HOUR = np.array([3] * 5 + [0] * 5 + [1] * 7 + [2] * 6 + [3])
 
-_FAVOURITES = 200  # depth of a listener's own history, in songs
+_FAVOURITES = 60  # depth of a listener's own history, in songs
 _DISCOVERY_DAYS = 3  # a new favourite each three days
-_SIMILAR = 0.17  # share of plays by the artist or of the genre of a favourite
+_SIMILAR = 0.11  # share of plays by the artist or of the genre of a favourite
 _NEW_ROUND = 0.035, 0.075  # share of plays from the new releases: always, and more just after a release day
 
-_SKIP_SCALE = 0.498  # makes 48.6 % of all plays end in a skip, limits of free listeners included
+_SKIP_SCALE = 0.56  # makes 48.6 % of all plays end in a skip, limits of free listeners included
 _SKIP_BY_DEVICE = np.array(
     [1.05, 1.0, 0.86, 0.9, 0.95, 0.9, 1.0, 0.95]
 )  # Lamere: mobile 51.1 %, desktop 40.1 %
 _SKIP_WEEKEND = 1.0, 1.08
-_SKIP_STRANGE, _SKIP_OWN = 1.17, 0.84
+_SKIP_STRANGE, _SKIP_OWN = 1.36, 0.86
 _SKIP_5_S, _SKIP_30_S = 24.0 / 48.6, 35.05 / 48.6
 _FREE_SKIPS, _FREE_SPAN_MS = 6, HOUR_MS
 
@@ -406,7 +406,7 @@ def _choice(
 
 _PLACES = np.round(_FAVOURITES ** (np.arange(4096) / 4095)).astype(
     np.int64
-)  # 1 .. 200, the n-th in proportion to 1/n
+)  # 1 .. 60, the n-th in proportion to 1/n
 
 
 def _taste(listeners: Listeners, listener: Ints, draw: Floats) -> Ints:
