@@ -1,11 +1,13 @@
 -- What the job remembers and what it reports about itself. All of it is written in the transaction of the batch.
 
--- The job's only memory: the next record to read. topic_id tells a topic from another one of the same name.
+-- The job's only memory: the next record to read. topic_id tells a topic from another one of the same name;
+-- newest_kafka_time tells whether the broker lost records after a power cut and gave their offsets to new ones.
 CREATE TABLE ingest_offsets (
     topic       text    NOT NULL,
     partition   integer NOT NULL,
     topic_id    text    NOT NULL,
     next_offset bigint  NOT NULL CHECK (next_offset >= 0),
+    newest_kafka_time timestamptz,
     updated_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (topic, partition)
 ) WITH (fillfactor = 50);
