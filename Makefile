@@ -16,7 +16,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MUSIC_CACHE := $(CACHE)
 
-.PHONY: help setup up check down ssh test test-app test-board lint lock bench clean
+.PHONY: help setup up check down ssh test test-app test-board lint docs lock bench clean
 
 help: ## show these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ lint: setup-test ## style and types
 	ruff format --check app bench molecule
 	mypy
 	shellcheck molecule/board
+
+docs: setup-test ## write the generated parts of the README
+	python app/tests/docs.py
 
 lock: setup ## renew the locks after a change of requirements.txt or pyproject.toml
 	.venv/bin/pip install --quiet uv==$(UV_VERSION)

@@ -1,0 +1,65 @@
+"""Write the parts of the README that are generated: `make docs`. test_docs.py fails when they are stale."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+README = PROJECT / "README.md"
+# In the order in which site.yml applies them.
+ROLES = ["board", "docker", "firewall", "image", "kafka", "postgres", "spark", "pipeline", "superset"]
+# Arguments that other roles give; nobody sets them in an inventory.
+INTERNAL = {"image_name", "image_base", "image_context", "image_build_args"}
+WIRING = {
+    "base_extra_ca_certificates": "Extra CA certificates that board and images must trust: files on the control node.",
+    "music_data_root": "Folder on the board for all data; set it before the first run.",
+    "music_display_time_zone": "Time zone that dashboards and musicctl show; everything is stored in UTC.",
+    "music_images_cache": "Folder on the control node where built images are kept for the next board; empty keeps none.",
+    "music_superset_port": "Port of the dashboards.",
+}
+
+
+def options(role: str) -> dict[str, dict[str, object]]:
+    """The public settings of `role` from its meta/argument_specs.yml."""
+    text = (PROJECT / "roles" / role / "meta/argument_specs.yml").read_text(encoding="utf-8")
+    found: dict[str, dict[str, object]] = yaml.safe_load(text)["argument_specs"]["main"]["options"]
+    return {name: option for name, option in found.items() if name not in INTERNAL}
+
+
+def settings_table() -> str:
+    """The README's table of all settings, in Markdown."""
+    wiring = yaml.safe_load((PROJECT / "playbooks/group_vars/all.yml").read_text(encoding="utf-8"))
+    rows = ["| setting | default | what |", "|---|---|---|"]
+    rows += [f"| `{name}` | {_cell(wiring[name])} | {text} |" for name, text in WIRING.items()]
+    for role in ROLES:
+        for name, option in options(role).items():
+            text = " ".join(str(option["description"]).split())
+            rows.append(f"| `{name}` | {_cell(option.get('default', ''))} | {text} |")
+    return "\n".join(rows)
+
+
+def _cell(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    if "{{" in text:
+        return "derived"
+    return f"`{text}`".replace("|", "\\|") if text else "empty"
+
+
+def with_part(text: str, name: str, part: str) -> str:
+    """`text` with what stands between the markers of `name` replaced by `part`."""
+    return re.sub(
+        rf"(<!-- {name}\b.*?-->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{part}\n{m[2]}", text, flags=re.DOTALL
+    )
+
+
+def rendered() -> str:
+    """The README as it should be."""
+    return with_part(README.read_text(encoding="utf-8"), "settings:", settings_table())
+
+
+if __name__ == "__main__":
+    README.write_text(rendered(), encoding="utf-8")

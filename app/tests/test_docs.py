@@ -1,0 +1,53 @@
+"""The docs are true: generated parts are fresh; every command, unit, file and table that they name exists."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+from docs import PROJECT, ROLES, README, options, rendered
+
+from music_streaming.cli import main as musicctl
+
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("role", sorted(path.name for path in (PROJECT / "roles").iterdir()))
+def test_defaults_equal_argument_specs(role):
+    file = PROJECT / "roles" / role / "defaults/main.yml"
+    defaults = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    spec = PROJECT / "roles" / role / "meta/argument_specs.yml"
+    described = yaml.safe_load(spec.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+    given = {name: option["default"] for name, option in described.items() if "default" in option}
+    assert given == defaults
+    assert all(name.startswith(f"{role}_") for name in defaults if role in ROLES), defaults
+
+
+def test_generated_parts_of_the_readme_are_fresh():
+    assert README.read_text(encoding="utf-8") == rendered(), "run `make docs`"
+
+
+def test_every_option_says_what_it_is():
+    assert [name for role in ROLES for name, option in options(role).items() if not option.get("description")] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_named_commands_verbs_and_files_exist(document):
+    text = (PROJECT / document).read_text(encoding="utf-8")
+    for command in re.findall(r"musicctl ([a-z]+)", text):
+        assert command in musicctl.commands, f"{document}: musicctl {command}"
+    verbs = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for verb in re.findall(r"(?:`|^)make ([a-z-]+)", text, flags=re.MULTILINE):
+        assert verb in verbs, f"{document}: make {verb}"
+    for path in re.findall(r"`((?:app|files|roles|playbooks|inventory|molecule|bench|docs)/[^` ]*)`", text):
+        if path not in ("inventory/group_vars/boards.yml",):
+            assert (PROJECT / path).exists(), f"{document}: {path}"
+    for path in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (PROJECT / path).exists(), f"{document}: {path}"
+
+
+def test_named_units_exist():
+    units = set(re.findall(r"music-([a-z-]+)", README.read_text(encoding="utf-8")))
+    known = {"kafka", "spark-master", "spark-worker", "postgres", "superset", "producer", "metrics", "streaming"}
+    assert units <= known, units - known
