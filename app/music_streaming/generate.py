@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import heapq
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, pairwise
+from itertools import accumulate, count, pairwise
 from typing import BinaryIO, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -458,9 +459,11 @@ class _Steady(Live):
     def _join(self, due: int) -> None:
         """Open a session somewhere in its middle, as one finds it who comes at any time."""
         session = self._begin(due)
-        session.place = int(self._rng.integers(0, len(session.tails)))
+        until = list(accumulate(session.spans))
+        passed = int(self._rng.random() * until[-1])
+        session.place = bisect_right(until, passed)
         now = self._open[0][0] if self._open else 0
-        ends = now + int(self._rng.random() * session.spans[session.place])
+        ends = now + until[session.place] - passed
         heapq.heappush(self._open, (ends, next(self._numbers), session))
 
     def _begin(self, due: int) -> _Session:
