@@ -107,6 +107,7 @@ class SparkSettings(_Section):
     """How the driver reaches the cluster and how much it takes; memory as the JVM writes it (768m, 2g)."""
 
     master: SparkMaster = "spark://127.0.0.1:7077"
+    master_web_port: Port = 8080
     driver_host: Text = "127.0.0.1"
     driver_memory: JvmMemory = "512m"
     executor_memory: JvmMemory = "512m"
@@ -140,7 +141,8 @@ class ProducerSettings(_Section):
     listeners: Annotated[int, Field(ge=0, le=1_000_000)] = 2_000
     artists: Annotated[int, Field(gt=0, le=100_000)] = 4_000
     locales: Annotated[tuple[Locale, ...], Field(min_length=1)] = (
-        "en_US", "en_GB", "es_MX", "pt_BR", "de_DE", "fr_FR", "ja_JP", "ko_KR", "zh_TW", "hi_IN", "ar_EG", "ru_RU"
+        "en_US", "en_GB", "es_MX", "pt_BR", "de_DE", "fr_FR",
+        "ja_JP", "ko_KR", "zh_TW", "hi_IN", "ar_EG", "ru_RU",
     )  # fmt: skip
     dirt: bool = True
     late: Fraction = 0.02

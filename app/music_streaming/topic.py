@@ -124,7 +124,7 @@ def ensure_topics(settings: Settings, *, dry_run: bool = False) -> list[str]:
                 "Topics",
                 found=f"the broker's refusal: {error}",
                 wanted=", ".join(f"{topic.name} with {topic.partitions} partitions" for topic in wanted),
-                remedy="correct the value in the inventory or files/topics.yml; journalctl -u music-kafka -n 50",
+                remedy="correct the value in the inventory; journalctl -u music-kafka -n 50",
             ) from None
 
 
@@ -153,7 +153,7 @@ def _refuse_shrinking(topic: Topic, existing: int) -> None:
             f"Topic {topic.name}",
             found=f"{existing} partitions on the broker",
             wanted=f"{topic.partitions}, and Kafka cannot take partitions away",
-            remedy=f"set pipeline_topic_partitions to {existing} or more in the inventory; nothing was changed.",
+            remedy=f"set pipeline_topic_partitions to {existing} or more; nothing was changed.",
         )
 
 

@@ -1,0 +1,398 @@
+"""What `musicctl status` shows: units, how far the job is behind, what was counted, and the room on the disk.
+
+Each part is asked by itself, so that a broken one is reported and hides no other.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import psycopg2
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from music_streaming.error import MusicError
+from music_streaming.settings import Settings
+from music_streaming.topic import admin, end_offsets
+
+READER = "superset_reader"
+JOB = "music-metrics"
+PRODUCER = "music-producer"
+# A full disk stops Kafka and PostgreSQL alike; this much must be left.
+FREE_BYTES_WANTED = 1024**3
+# A gap is a loss for ever, but no longer news after this.
+GAP_NEWS = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A systemd unit of the appliance that is installed on this board."""
+
+    name: str
+    active: str
+    sub: str
+    restarts: int
+    since: str
+    text: str
+
+    @property
+    def ok(self) -> bool:
+        """Running; the producer may also have been stopped."""
+        return self.active == "active" or (self.name == PRODUCER and self.active == "inactive")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """How far the job is behind in one partition; records."""
+
+    partition: int
+    end_offset: int
+    next_offset: int | None
+
+    @property
+    def lag(self) -> int:
+        """Records that Kafka holds and the job has not committed."""
+        return self.end_offset - (self.next_offset or 0)
+
+
+@dataclass(frozen=True)
+class Total:
+    """What was counted for one source since the first start."""
+
+    source: str
+    accepted: int
+    duplicates: int
+    late: int
+    expired: int
+    newest_event_time: datetime | None
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What PostgreSQL knows; all from one snapshot."""
+
+    totals: list[Total]
+    offsets: dict[int, int]
+    rejected: dict[str, int]
+    lost_records: int
+    recent_gaps: int
+    last_commit: datetime | None
+    watermark: datetime | None
+    events_last_minute: int
+    inexact_sources: list[str]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Bytes that a folder takes on the disk."""
+
+    path: str
+    used: int
+
+
+@dataclass
+class Status:
+    """Everything that was found; `problems` is empty on a healthy board."""
+
+    at: datetime
+    units: list[Unit] = field(default_factory=list)
+    partitions: list[Partition] = field(default_factory=list)
+    counted: Counted | None = None
+    folders: list[Folder] = field(default_factory=list)
+    free_bytes: int | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def healthy(self) -> bool:
+        """No problem was found."""
+        return not self.problems
+
+    @property
+    def lag(self) -> int:
+        """Records not yet committed, over all partitions."""
+        return sum(partition.lag for partition in self.partitions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json: times as RFC 3339 text."""
+        return asdict(self) | {"healthy": self.healthy, "lag": self.lag}
+
+
+def collect(settings: Settings) -> Status:
+    """Ask every part of the appliance; problems are noted, never raised."""
+    status = Status(at=datetime.now(UTC))
+
+    def ask(part: str, question: Callable[[], Any]) -> Any:
+        try:
+            return question()
+        except (MusicError, OSError, subprocess.SubprocessError, psycopg2.Error) as error:
+            status.problems.append(f"{part}: {str(error).strip()}")
+            return None
+
+    status.units = ask("systemd", units) or []
+    status.counted = ask("PostgreSQL", lambda: counted(settings))
+    ends = ask("Kafka", lambda: ends_of_topic(settings))
+    if ends is not None:
+        next_offsets = status.counted.offsets if status.counted else {}
+        status.partitions = [
+            Partition(partition, end, next_offsets.get(partition)) for partition, end in sorted(ends.items())
+        ]
+    data = settings.paths.data
+    status.folders = ask("disk", lambda: folders(data)) or []
+    status.free_bytes = ask("disk", lambda: shutil.disk_usage(data).free)
+    status.problems += judge(status, settings)
+    return status
+
+
+def judge(status: Status, settings: Settings) -> list[str]:
+    """What is wrong with the parts that answered, one sentence each."""
+    problems = [
+        f"{unit.name}: found {unit.active} ({unit.sub}), wanted active. "
+        f"Remedy: journalctl -u {unit.name} -n 50"
+        for unit in status.units
+        if not unit.ok
+    ]
+    if not status.units:
+        problems.append(
+            "systemd: found no music-* unit on this board, wanted some. Remedy: run the play (site.yml)."
+        )
+    if status.free_bytes is not None and status.free_bytes < FREE_BYTES_WANTED:
+        problems.append(
+            f"disk: found {size(status.free_bytes)} free at {settings.paths.data}, "
+            f"wanted {size(FREE_BYTES_WANTED)}. Remedy: lower the retention in the inventory, or add a disk."
+        )
+    counts = status.counted
+    if counts is None:
+        return problems
+    stalled = timedelta(seconds=settings.spark.stall_seconds)
+    silent = counts.last_commit is None or status.at - counts.last_commit > stalled
+    if status.partitions and status.lag and silent:
+        problems.append(
+            f"{JOB}: found {status.lag} records waiting and last commit "
+            f"{_age(counts.last_commit, status.at)} ago, "
+            f"wanted less than {stalled.total_seconds():.0f} s. Remedy: journalctl -u {JOB} -n 50"
+        )
+    if counts.recent_gaps:
+        problems.append(
+            f"{JOB}: found {counts.recent_gaps} new gaps in the last day, wanted none. Remedy: "
+            "raise the retention of the topic; musicctl sql -c 'SELECT * FROM ingest_gaps'"
+        )
+    if counts.inexact_sources:
+        problems.append(
+            f"PostgreSQL: found metrics that differ from the plays of {', '.join(counts.inexact_sources)}, "
+            "wanted equal sums. Remedy: musicctl validate"
+        )
+    return problems
+
+
+def units() -> list[Unit]:
+    """The installed music-* services, by name."""
+    shown = subprocess.run(
+        [
+            "systemctl",
+            "show",
+            "music-*.service",
+            "--all",
+            "--property=Id,LoadState,ActiveState,SubState,NRestarts,StateChangeTimestamp,StatusText",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+        env=os.environ | {"LC_ALL": "C.UTF-8", "TZ": "UTC"},
+    ).stdout
+    return parse_units(shown)
+
+
+def parse_units(shown: str) -> list[Unit]:
+    """Units from the output of `systemctl show`: blocks of KEY=VALUE with an empty line between."""
+    found = [
+        dict(line.split("=", 1) for line in block.splitlines()) for block in shown.split("\n\n") if block
+    ]
+    return sorted(
+        (
+            Unit(
+                name=unit["Id"].removesuffix(".service"),
+                active=unit["ActiveState"],
+                sub=unit["SubState"],
+                restarts=int(unit["NRestarts"]),
+                since=unit["StateChangeTimestamp"],
+                text=unit.get("StatusText", ""),
+            )
+            for unit in found
+            if unit.get("LoadState") == "loaded"
+        ),
+        key=lambda unit: unit.name,
+    )
+
+
+def ends_of_topic(settings: Settings) -> dict[int, int]:
+    """Partition -> end offset of the events' topic."""
+    from kafka.errors import KafkaError  # noqa: PLC0415
+
+    with admin(settings.kafka.bootstrap, timeout_seconds=5) as client:
+        try:
+            return end_offsets(client, settings.kafka.topic)
+        except KafkaError as error:
+            raise MusicError.of(
+                f"Topic {settings.kafka.topic}",
+                found=f"{type(error).__name__}: {error}",
+                wanted="its end offsets",
+                remedy="sudo musicctl topics",
+            ) from None
+
+
+def counted(settings: Settings) -> Counted:
+    """What PostgreSQL has counted, from one snapshot."""
+    connection = settings.postgres.connect(READER, application="musicctl-status")
+    try:
+        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        with connection.cursor() as cursor:
+
+            def rows(sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+                cursor.execute(sql, parameters)
+                return cursor.fetchall()
+
+            topic = settings.kafka.topic
+            ((last_commit, per_minute),) = rows(
+                "SELECT max(committed_at), coalesce(sum(accepted) FILTER"
+                " (WHERE committed_at > now() - interval '1 minute'), 0)::bigint FROM ingest_batches"
+            )
+            ((lost, recent),) = rows(
+                "SELECT coalesce(sum(to_offset - from_offset), 0)::bigint,"
+                " count(*) FILTER (WHERE noticed_at > now() - %s) FROM ingest_gaps",
+                GAP_NEWS,
+            )
+            watermarks = rows("SELECT watermark FROM ingest_state WHERE topic = %s", topic)
+            return Counted(
+                totals=[
+                    Total(*row)
+                    for row in rows(
+                        "SELECT source, accepted, duplicates, late, expired, newest_event_time"
+                        " FROM ingest_totals ORDER BY source"
+                    )
+                ],
+                offsets=dict(
+                    rows("SELECT partition, next_offset FROM ingest_offsets WHERE topic = %s", topic)
+                ),
+                rejected=dict(
+                    rows("SELECT reason, rejected FROM ingest_reject_totals ORDER BY rejected DESC")
+                ),
+                lost_records=lost,
+                recent_gaps=recent,
+                last_commit=last_commit,
+                watermark=watermarks[0][0] if watermarks else None,
+                events_last_minute=per_minute,
+                inexact_sources=[
+                    row[0] for row in rows("SELECT source FROM ingest_exactness_recent WHERE NOT exact")
+                ],
+            )
+    finally:
+        connection.close()
+
+
+def folders(data: Path) -> list[Folder]:
+    """Bytes on disk of each folder below `data`; files that vanish meanwhile are left out."""
+    return [Folder(str(path), _used(path)) for path in sorted(data.iterdir()) if path.is_dir()]
+
+
+def _used(path: Path) -> int:
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
+
+
+def _age(moment: datetime | None, now: datetime) -> str:
+    if moment is None:
+        return "never"
+    seconds = (now - moment).total_seconds()
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
+
+
+def show(status: Status, settings: Settings, console: Console) -> None:
+    """Print `status` for people."""
+    parts: list[Any] = [_units_table(status)]
+    if status.counted:
+        parts.append(_totals_table(status.counted, status.at))
+        parts.append(_flow_table(status, status.counted, ZoneInfo(settings.display_time_zone)))
+    if status.folders:
+        parts.append(_disk_table(status))
+    if status.healthy:
+        parts.append(Text("healthy", style="bold green"))
+    else:
+        parts.append(Text("degraded", style="bold red"))
+        parts += [Text(f"- {problem}") for problem in status.problems]
+    console.print(Group(*parts))
+
+
+def _units_table(status: Status) -> Table:
+    table = Table("unit", "state", "restarts", "since (UTC)", "", title="Units", title_justify="left")
+    for unit in status.units:
+        style = "green" if unit.active == "active" else ("yellow" if unit.ok else "red")
+        state = Text(f"{unit.active} ({unit.sub})", style=style)
+        table.add_row(unit.name, state, str(unit.restarts), unit.since, Text(unit.text))
+    return table
+
+
+def _totals_table(counts: Counted, now: datetime) -> Table:
+    table = Table("source", title="Plays", title_justify="left")
+    for name in ("accepted", "duplicates", "late", "expired", "newest"):
+        table.add_column(name, justify="right")
+    for total in counts.totals:
+        numbers = (total.accepted, total.duplicates, total.late, total.expired)
+        age = f"{_age(total.newest_event_time, now)} ago" if total.newest_event_time else "-"
+        table.add_row(total.source, *(f"{number:,}" for number in numbers), age)
+    return table
+
+
+def _flow_table(status: Status, counts: Counted, zone: ZoneInfo) -> Table:
+    rejected = ", ".join(f"{reason} {number:,}" for reason, number in counts.rejected.items())
+    table = Table("", "", title="Flow", title_justify="left", show_header=False)
+    table.add_row("records waiting in Kafka", f"{status.lag:,}" if status.partitions else "unknown")
+    table.add_row(
+        "last commit", f"{_age(counts.last_commit, status.at)} ago" if counts.last_commit else "never"
+    )
+    table.add_row("plays in the last minute", f"{counts.events_last_minute:,}")
+    table.add_row(
+        "windows final up to", f"{counts.watermark.astimezone(zone):%F %T %Z}" if counts.watermark else "-"
+    )
+    table.add_row("rejected", rejected or "none")
+    table.add_row("lost before they were read", f"{counts.lost_records:,}")
+    return table
+
+
+def _disk_table(status: Status) -> Table:
+    table = Table("folder", title="Disk", title_justify="left")
+    table.add_column("used", justify="right")
+    for folder in status.folders:
+        table.add_row(folder.path, size(folder.used))
+    if status.free_bytes is not None:
+        table.add_row("free", size(status.free_bytes), end_section=True)
+    return table
