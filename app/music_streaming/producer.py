@@ -341,7 +341,11 @@ def log_to_journal() -> None:
 
 
 @click.command()
-@click.option("--rate", type=float, help="Events per second instead of [producer] rate.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, 5000, min_open=True),
+    help="Events per second instead of [producer] rate.",
+)
 @click.option("--count", type=click.IntRange(min=1), help="Stop after this many events.")
 def main(rate: float | None, count: int | None) -> None:
     """Send the plays of the modelled listeners to Kafka until stopped (the service music-producer)."""
@@ -365,7 +369,9 @@ def main(rate: float | None, count: int | None) -> None:
             else Dirt(0, 0, 0, 0)
         )
         pace = wanted.rate if wanted.pace == "rate" else None
-        producer = Producer(settings, lambda start_ms: world.live(start_ms, rate=pace, dirt=dirt))
+        producer = Producer(
+            settings, lambda start_ms: world.live(start_ms, rate=pace, dirt=dirt, report=wanted.report)
+        )
     except MusicError as error:
         raise click.ClickException(str(error)) from None
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -132,10 +132,13 @@ class ProducerSettings(_Section):
     """The demo producer: how fast, which listening public, how dirty, how much it holds.
 
     `pace` "rate" sends `rate` events per second; "model" lets `listeners` people play when they would.
-    `listeners` 0 takes as many as make `rate` plays a second. `late` ... `ahead` are fractions of all plays.
+    `listeners` 0 takes as many as make `rate` plays a second. `report` "start" sends a play as it starts, so
+    that charts are full up to now; "end" when it is over, as real players do. `late`, `duplicate`,
+    `malformed` and `ahead` are fractions of all plays.
     """
 
     pace: Literal["rate", "model"] = "rate"
+    report: Literal["start", "end"] = "start"
     rate: Annotated[float, Field(gt=0, le=5000)] = 20.0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     listeners: Annotated[int, Field(ge=0, le=1_000_000)] = 2_000
