@@ -37,8 +37,8 @@ from music_streaming.generate_sessions import (
 )
 
 VERSION = 1  # goes up with every change of what a seed gives
-# Measured: plays for each session that a listener is inclined to (some would overlap and are dropped); plays a
-# listener and day; mean time from the start of a play to the start of the next.
+# Measured: plays for each session that a listener is inclined to (some would overlap and are dropped); plays
+# a listener and day; mean time from the start of a play to the start of the next.
 _PLAYS_A_SESSION, _PLAYS_A_DAY, _SPAN_MS = 11.2, 17.9, 132_000
 _LOOK_BACK_HOURS = 8  # a session that began longer ago has ended
 _LATE_MS = 15 * 60_000, 3 * DAY_MS  # how long a phone is offline
@@ -142,11 +142,10 @@ class World:
     def history(
         self, start_ms: int, end_ms: int, dirt: Dirt = USUAL, truth: Ledger | None = None
     ) -> Iterator[Block]:
-        """The plays of sessions begun in [start, end) that had arrived by `end`, an hour a block, in
-        order of arrival.
+        """Plays of the sessions begun in [start, end) that arrive before `end`: an hour a block, by arrival.
 
-        event_ids are seeded: to send the same history again adds nothing. Raises ValueError unless
-        both are whole hours.
+        event_ids are seeded: to send the same history again adds nothing. Raises ValueError unless both are
+        whole hours.
         """
         for moment in (start_ms, end_ms):
             if moment != floor_hour(moment):
@@ -166,10 +165,9 @@ class World:
     ) -> Live:
         """Records for ever from `start_ms`: `rate` a second exactly, or None for as many as the public plays.
 
-        At a fixed rate, who listens follows the local hours at the time. A play is reported when it
-        ends, as by a real player, so its
-        event_time lies listened_ms before its due_ms; report="start" (fixed rate only) sets
-        event_time = due_ms, to measure latency.
+        At a fixed rate, who listens follows the local hours at the time. A play is reported when it ends, as
+        by a real player, so its event_time lies listened_ms before its due_ms; report="start" (fixed rate
+        only) sets event_time = due_ms, to measure latency.
         """
         if rate is None:
             return _Modelled(self, start_ms, dirt)
@@ -209,9 +207,8 @@ class World:
         played, delay = _offline(rng, played, self.listeners.devices, dirt.late)
         due = due + delay
         ahead = np.where(rng.random(size) < dirt.ahead, log_uniform(rng, *_AHEAD_MS, size), 0)
-        if (
-            end_ms is not None
-        ):  # A date in the future of the one who reads the history would be a reject, but only today.
+        # Beyond a history's end a date would be a reject or not, depending on when it is read.
+        if end_ms is not None:
             ahead[played.start_ms + ahead >= end_ms] = 0
         played = played._replace(start_ms=played.start_ms + ahead)
         malformed = rng.random(size) < dirt.malformed
@@ -220,10 +217,8 @@ class World:
         if not len(again):
             return sent
         copies = sent.take(again)
-        later = log_uniform(rng, *_COPY_MS, len(again))
-        return _joined(
-            sent, copies._replace(due_ms=copies.due_ms + later, copy=np.ones(len(again), dtype=np.int64))
-        )
+        later = copies.due_ms + log_uniform(rng, *_COPY_MS, len(again))
+        return _joined(sent, copies._replace(due_ms=later, copy=np.ones(len(again), dtype=np.int64)))
 
     def _begun_within(self, hour_ms: int) -> Sessions:
         """Sessions of all time zones that begin in [hour, hour + 1 h)."""

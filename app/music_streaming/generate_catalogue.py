@@ -59,10 +59,10 @@ GENRES: dict[str, tuple[float, int]] = {
 AWKWARD = (
     ("👩‍👩‍👧‍👦 Family Band", "🎵🎶"),
     ("مرحبا", "ليلة بلا نهاية (Night)"),
-    ("Beyonce\u0301 Cover Crew", "Cafe\u0301 del Mar"),
+    ("Ame\u0301lie Cover Crew", "Cafe\u0301 du Nord"),
     ("Robert'); DROP--", "=1+1"),
-    ("!!!", "-"),
-    ('"Weird" \\ Al', "Tab\tand / slash"),
+    ("???", "-"),
+    ('"Quoted" \\ Band', "Tab\tand / slash"),
 )
 CYCLE_WEEKS = 104
 FRESH_DAYS = 28
@@ -94,8 +94,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Songs as columns, ordered by genre, artist and album, so that a genre and an artist are ranges of
-    songs.
+    """Songs as columns, ordered by genre, artist and album: a genre and an artist are ranges of songs.
 
     `weight` is a song's share of all plays; `fragments` are the parts of the event's JSON that depend on
     the song only.
@@ -337,7 +336,7 @@ def _unique(name: str, taken: set[str]) -> str:
 
 
 def _place_awkward(names: list[str], titles: list[str], order: Ints, starts: Ints) -> None:
-    """Give the awkward names to artists of ranks 60, 65, ...: played every day, on top of nothing."""
+    """Give the awkward names to the artists of ranks 60, 65, ...: played every day, seldom on top."""
     positions = np.argsort(order, kind="stable")
     for number, (artist, title) in enumerate(AWKWARD):
         where = int(positions[60 + 5 * number])

@@ -283,9 +283,8 @@ class Charts:
         # Square root: a new song of a small artist has its moment too.
         self.fresh_cumulative = running(np.sqrt(catalogue.weight[fresh]) * np.exp(-age[fresh] / 7.0))
         since_friday = (day - 1) % 7
-        self.fresh_share = (
-            _NEW_ROUND[0] + _NEW_ROUND[1] * round(2.0**-since_friday, 6) if len(self.fresh) else 0.0
-        )
+        always, at_first = _NEW_ROUND
+        self.fresh_share = (always + at_first * round(2.0**-since_friday, 6)) * (len(self.fresh) > 0)
 
 
 def plays(rng: np.random.Generator, listeners: Listeners, charts: Charts, sessions: Sessions) -> Plays:
@@ -293,9 +292,8 @@ def plays(rng: np.random.Generator, listeners: Listeners, charts: Charts, sessio
     catalogue, day = charts.catalogue, charts.day
     subscription = listeners.subscriptions(day)[sessions.listener]
     sessions, subscription = sessions.take(subscription >= 0), subscription[subscription >= 0]
-    room = np.minimum(
-        sessions.length_ms // 80_000 + 5, 250
-    )  # songs that may fit in; a wilder session ends there
+    # Songs that may fit in; a session of more skips than that ends earlier.
+    room = np.minimum(sessions.length_ms // 80_000 + 5, 250)
     session = np.repeat(np.arange(len(room)), room)
     first = np.cumsum(room) - room
     count = len(session)
@@ -304,17 +302,14 @@ def plays(rng: np.random.Generator, listeners: Listeners, charts: Charts, sessio
     song, own = _choice(rng, listeners, charts, listener, session)
     duration = catalogue.duration_ms[song]
     kind = _device_kind(rng, listeners, sessions)
-    chance = (
-        listeners.skipping[sessions.listener]
-        * _SKIP_BY_DEVICE[kind]
-        * np.array(_SKIP_WEEKEND)[sessions.weekend]
-    )
-    chance = np.minimum(_SKIP_SCALE * chance[session] * np.where(own, _SKIP_OWN, _SKIP_STRANGE), 0.95)
+    of_day = np.array(_SKIP_WEEKEND)[sessions.weekend]
+    mood = _SKIP_SCALE * listeners.skipping[sessions.listener] * _SKIP_BY_DEVICE[kind] * of_day
+    chance = np.minimum(mood[session] * np.where(own, _SKIP_OWN, _SKIP_STRANGE), 0.95)
     skipped = rng.random(count) < chance
     listened = np.where(skipped, _patience(rng.random(count), duration), duration)
     between = rng.integers(150, 1_200, count)
-    spent_free = np.flatnonzero(subscription == 0)
-    for number in spent_free[np.add.reduceat(skipped, first)[spent_free] > _FREE_SKIPS].tolist():
+    many = np.add.reduceat(skipped, first, dtype=np.int64) > _FREE_SKIPS
+    for number in np.flatnonzero(many & (subscription == 0)).tolist():
         one = slice(int(first[number]), int(first[number] + room[number]))
         refused = one.start + _refused(skipped[one], listened[one], between[one], duration[one])
         skipped[refused], listened[refused] = False, duration[refused]

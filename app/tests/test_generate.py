@@ -89,7 +89,7 @@ def test_a_seed_gives_the_same_bytes_whatever_the_process() -> None:
     assert plain == KEPT_DIGEST
 
 
-KEPT_DIGEST = "to be filled"
+KEPT_DIGEST = "6e1818d1a450c9bb036775dc4ed7e5dad49bac3043a1cb3866b102550454cf2a"
 
 
 def test_another_seed_gives_other_bytes() -> None:
@@ -207,9 +207,9 @@ def test_a_listener_is_one_person(events: list[dict[str, Any]]) -> None:
 def test_awkward_names_are_played(world: World) -> None:
     """Emoji, right-to-left, quotes, formulas: valid text that must come through to the charts."""
     found = set(world.catalogue.artists)
-    assert {"مرحبا", "👩‍👩‍👧‍👦 Family Band", "Robert'); DROP--", "Beyoncé Cover Crew"} <= found
+    assert {"مرحبا", "👩‍👩‍👧‍👦 Family Band", "Robert'); DROP--", "Amélie Cover Crew"} <= found
     titles = set(world.catalogue.titles)
-    assert {"=1+1", "🎵🎶", "Café del Mar"} <= titles
+    assert {"=1+1", "🎵🎶", "Café du Nord"} <= titles
     assert len(AWKWARD) == 6
     assert "".join(found | titles).encode(), "no lone surrogate"
 
@@ -315,6 +315,21 @@ def test_steady_runs_at_the_speed_of_music() -> None:
         heard += sum(listened for _, listened in plays[1:])
     print(taken / heard)
     assert within(taken / heard, 1.0, 0.15)
+
+
+def test_live_memory_stays_flat(world: World) -> None:
+    """80,000 records leave less than a quarter of their size behind; bench/generate.py sends more."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    live = world.live(START, rate=5_000.0)
+    for _ in islice(live, 60_000):
+        pass
+    before, size = resident(), 0
+    for record in islice(live, 80_000):
+        size += len(record.value)
+    assert resident() - before < size / 4, f"grew by {resident() - before} of {size} bytes sent"
 
 
 def test_steady_listeners_follow_the_hours(world: World) -> None:

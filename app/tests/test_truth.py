@@ -67,9 +67,7 @@ def recount(values: list[bytes]) -> tuple[Tables, Counter[str]]:
             row = tables[table].setdefault(key, dict.fromkeys(COUNTS, 0))
             flags = (event["completed"], event["skipped"], event["liked"])
             columns = (1, *flags, event["listened_ms"], event["duration_ms"])
-            for column, number in zip(
-                COUNTS, (*columns, event["listened_ms"], event["duration_ms"]), strict=True
-            ):
+            for column, number in zip(COUNTS, columns, strict=True):
                 row[column] += number
             people[table, *key].add(event["user_id"])
     for table, rows in tables.items():
