@@ -278,14 +278,18 @@ def _refuse_unreadable(file: Path, *, needed: bool) -> None:
                 f"Remedy: correct MUSIC_CONFIG, or unset it to use {DEFAULT_PATH}."
             ) from None
     except OSError as error:
-        raise SettingsError(
-            f"Settings: {file} cannot be read ({error.strerror}), wanted a readable file. "
-            f"Remedy: sudo chmod 0644 {file}"
+        raise SettingsError.of(
+            "Settings",
+            found=f"{file} unreadable ({error.strerror})",
+            wanted="a file that this user may read",
+            remedy=f"sudo chmod 0644 {file}",
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"Settings: {file} is not valid ({error}), wanted TOML. "
-            "Remedy: run the play (site.yml), which writes this file."
+        raise SettingsError.of(
+            "Settings",
+            found=f"mistakes in {file} ({error})",
+            wanted="TOML",
+            remedy="run the play (site.yml), which writes this file.",
         ) from None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from broker import Broker
 
 from music_streaming.schema import migrate
 
@@ -165,3 +166,34 @@ def database(postgres: Postgres, _template: Database) -> Iterator[Database]:
                 f"GRANT CONNECT ON DATABASE {database.name} TO superset_reader"
             )
         yield database
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """One broker for the whole run: a test owns its topic, and leaves the broker running."""
+    node = Broker(tmp_path_factory.mktemp("kafka"))
+    try:
+        node.start()
+        yield node
+    finally:
+        node.kill()
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[Broker]:
+    """A broker of the test's own, not yet started: for those that pull its plug."""
+    node = Broker(tmp_path)
+    yield node
+    node.kill()
+
+
+@pytest.fixture
+def topic() -> str:
+    """The name of a topic that no other test uses; not yet made."""
+    return f"test_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def files() -> Path:
+    """The repository's data contract: topics.yml, schema, dashboards."""
+    return FILES

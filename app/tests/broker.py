@@ -1,0 +1,151 @@
+"""A real Kafka broker for tests: the jars of the image, one KRaft node, on free ports."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import warnings
+from pathlib import Path
+
+import pyspark
+
+# kafka-python reads its own files in a way that Python 3.11 calls deprecated; once, at its first import.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from kafka import TopicPartition
+    from kafka.admin import KafkaAdminClient, OffsetSpec
+
+IMAGE = Path(__file__).parents[2] / "files" / "images" / "kafka"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "music-streaming"
+START_SECONDS = 60
+
+
+def jars() -> Path:
+    """The folder with the broker's jars, fetched once and checked as in the image."""
+    pinned = (IMAGE / "jars.sha256").read_bytes()
+    folder = CACHE / f"kafka-jars-{hashlib.sha256(pinned).hexdigest()[:12]}"
+    if folder.exists():
+        return folder
+    # Spark brings Ivy along, which the image takes from its distribution.
+    ivy = Path(pyspark.__file__).parent / "jars" / "*"
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+    command = [
+        "java", "-cp", str(ivy), "org.apache.ivy.Main", "-warn", "-ivy", str(IMAGE / "ivy.xml"),
+        "-confs", "run", "-types", "jar", "bundle",
+        "-retrieve", f"{partial}/[artifact]-[revision](-[classifier]).[ext]",
+    ]  # fmt: skip
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        subprocess.run(
+            ["sha256sum", "--quiet", "--check", IMAGE / "jars.sha256"], cwd=partial, check=True, timeout=60
+        )
+        # Another run may have been quicker.
+        if not folder.exists():
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports that nobody listens on now."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+class Broker:
+    """One KRaft node with its data in `folder`; it can be killed, paused and started again on its port."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port, controller = free_ports(2)
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self._properties = folder / "server.properties"
+        self._properties.write_text(
+            "\n".join(
+                (
+                    "process.roles=broker,controller",
+                    "node.id=1",
+                    f"controller.quorum.voters=1@127.0.0.1:{controller}",
+                    f"listeners=PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{controller}",
+                    f"advertised.listeners=PLAINTEXT://{self.bootstrap}",
+                    "controller.listener.names=CONTROLLER",
+                    f"log.dirs={folder}/data",
+                    "offsets.topic.replication.factor=1",
+                    "transaction.state.log.replication.factor=1",
+                    "transaction.state.log.min.isr=1",
+                    "auto.create.topics.enable=false",
+                    "log.retention.check.interval.ms=1000",
+                )
+            )
+        )
+        self._java(
+            "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", self._properties
+        )
+
+    def _command(self, *arguments: str | Path) -> list[str | Path]:
+        return ["java", "-Xmx384m", "-XX:+UseSerialGC", "-cp", f"{jars()}/*", *arguments]
+
+    def _java(self, *arguments: str | Path) -> None:
+        done = subprocess.run(self._command(*arguments), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{arguments[0]} failed: {done.stdout}\n{done.stderr}")
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        log = self._folder / "log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command("kafka.Kafka", self._properties), stdout=output, stderr=subprocess.STDOUT
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._listens():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the broker did not start:\n{log.read_text(errors='replace')[-4000:]}")
+            time.sleep(0.2)
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process:
+            self._process.send_signal(number)
+
+    def count(self, topic: str) -> int:
+        """Records that were ever written to `topic`."""
+        client = KafkaAdminClient(bootstrap_servers=self.bootstrap)
+        try:
+            (described,) = client.describe_topics([topic])
+            partitions = [TopicPartition(topic, item["partition_index"]) for item in described["partitions"]]
+            ends = client.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+            return sum(end.offset for end in ends.values())
+        finally:
+            client.close()
+
+    def kill(self) -> None:
+        """Pull the plug of the process."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def pause(self) -> None:
+        """Make it answer nobody until `resume`."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._signal(signal.SIGCONT)

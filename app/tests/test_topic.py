@@ -1,0 +1,105 @@
+"""Topics on a real broker: made, grown, reconfigured, never shrunk."""
+
+import gc
+
+import pytest
+from kafka import KafkaProducer
+
+from music_streaming.settings import KafkaSettings, PathSettings, Settings
+from music_streaming.topic import TopicError, admin, end_offsets, ensure_topics, wanted_topics
+
+
+@pytest.fixture
+def settings(broker, topic, files):
+    return Settings(
+        kafka=KafkaSettings(bootstrap=broker.bootstrap, topic=topic, rejects_topic=f"{topic}_rejected"),
+        paths=PathSettings(files=files),
+    )
+
+
+def described(settings):
+    with admin(settings.kafka.bootstrap) as client:
+        (topic,) = client.describe_topics([settings.kafka.topic])
+        return topic["topic_id"], len(topic["partitions"]), end_offsets(client, settings.kafka.topic)
+
+
+def test_topics_are_made_once(settings):
+    name = settings.kafka.topic
+    made = [
+        f"{name}: created with 4 partitions, replication 1",
+        f"{name}_rejected: created with 1 partitions, replication 1",
+    ]
+    assert ensure_topics(settings, dry_run=True) == made
+    assert ensure_topics(settings) == made
+    assert ensure_topics(settings) == []
+
+
+def test_a_topic_grows_and_keeps_id_and_offsets(settings):
+    ensure_topics(settings)
+    producer = KafkaProducer(bootstrap_servers=settings.kafka.bootstrap)
+    for number in range(100):
+        producer.send(settings.kafka.topic, key=str(number).encode(), value=b"x")
+    producer.flush()
+    producer.close()
+    before = described(settings)
+    assert sum(before[2].values()) == 100
+    grown = settings.with_changes(kafka={"partitions": 6})
+    assert ensure_topics(grown, dry_run=True) == [f"{settings.kafka.topic}: partitions 4 -> 6"]
+    assert described(settings) == before
+    assert ensure_topics(grown) == [f"{settings.kafka.topic}: partitions 4 -> 6"]
+    assert described(settings) == (before[0], 6, before[2] | {4: 0, 5: 0})
+    assert ensure_topics(grown) == []
+
+
+def test_shrinking_is_refused_before_any_change(settings):
+    ensure_topics(settings)
+    before = described(settings)
+    shrunk = settings.with_changes(
+        kafka={"partitions": 3, "retention_ms": 1000, "rejects_topic": f"{settings.kafka.topic}_new"}
+    )
+    with pytest.raises(TopicError, match="found 4 partitions on the broker, wanted 3"):
+        ensure_topics(shrunk)
+    assert described(settings) == before
+    assert ensure_topics(settings) == []
+
+
+def test_a_different_configuration_is_set(settings):
+    ensure_topics(settings)
+    changed = settings.with_changes(kafka={"retention_bytes": 1_000_000, "max_message_bytes": 2_000_000})
+    assert sorted(ensure_topics(changed)) == [
+        f"{settings.kafka.topic}: max.message.bytes 1048576 -> 2000000",
+        f"{settings.kafka.topic}: retention.bytes 536870912 -> 1000000",
+    ]
+    assert ensure_topics(changed) == []
+
+
+def test_a_value_that_kafka_refuses_is_named(settings):
+    ensure_topics(settings)
+    with pytest.raises(TopicError, match=r"segment\.bytes.*Remedy"):
+        ensure_topics(settings.with_changes(kafka={"segment_bytes": 5}))
+
+
+# kafka-python leaves the sockets of failed attempts to the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_missing_broker_says_where_it_was_looked_for():
+    with (
+        pytest.raises(TopicError, match=r"no broker at 127\.0\.0\.1:1 within 1 s"),
+        admin("127.0.0.1:1", timeout_seconds=1),
+    ):
+        pass
+    gc.collect()
+
+
+def test_a_broken_topics_file_is_named(tmp_path):
+    (tmp_path / "topics.yml").write_text("stream_events: {partitions: many}\n")
+    with pytest.raises(TopicError, match=r"topics\.yml.*restore"):
+        wanted_topics(KafkaSettings(), tmp_path)
+    with pytest.raises(TopicError, match="found no file"):
+        wanted_topics(KafkaSettings(), tmp_path / "none")
+
+
+def test_the_shipped_topics_fit_the_disk(files):
+    topics = wanted_topics(KafkaSettings(), files)
+    assert [topic.name for topic in topics] == ["stream_events", "stream_events_rejected"]
+    assert all(topic.config["message.timestamp.type"] == "LogAppendTime" for topic in topics)
+    assert sum(topic.disk_budget for topic in topics) < 2.5 * 1024**3
