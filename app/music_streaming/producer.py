@@ -7,7 +7,6 @@ it slows down rather than drop. Every event that was not delivered is counted an
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -25,7 +24,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
 from music_streaming.error import MusicError
 from music_streaming.settings import Settings
-from music_streaming.topic import wanted_topics
+from music_streaming.topic import knock, wanted_topics
 
 if TYPE_CHECKING:
     pass
@@ -190,41 +189,46 @@ class Producer:
         """A client that knows the topic, however long that takes; None when the service is to stop."""
         attempt = 0
         while not self._stopping:
+            found = knock(self._kafka.bootstrap)
             client = None
-            try:
-                client = KafkaProducer(
-                    bootstrap_servers=self._kafka.bootstrap.split(","),
-                    client_id="music-producer",
-                    enable_idempotence=True,
-                    acks="all",
-                    linger_ms=25,
-                    batch_size=65_536,
-                    max_request_size=self._max_size,
-                    allow_auto_create_topics=False,
-                    # An outage of any length is waited out; the buffer's bound is what limits the memory.
-                    delivery_timeout_ms=2**31 - 1,
-                    max_block_ms=int(CONNECT_SECONDS * 1000),
-                    bootstrap_timeout_ms=int(CONNECT_SECONDS * 1000),
-                    reconnect_backoff_max_ms=5_000,
-                    metrics_enabled=False,
-                )
-                if client.partitions_for(self._kafka.topic):
-                    log.info("connected to %s, topic %s", self._kafka.bootstrap, self._kafka.topic)
-                    self._broken = False
-                    return client
-                found = f"no topic {self._kafka.topic}"
-            except KafkaError as error:
-                found = f"{type(error).__name__}: {error}"
+            if not found:
+                try:
+                    client = self._client()
+                    if client.partitions_for(self._kafka.topic):
+                        log.info("connected to %s, topic %s", self._kafka.bootstrap, self._kafka.topic)
+                        self._broken = False
+                        return client
+                    found = f"no topic {self._kafka.topic}"
+                except KafkaError as error:
+                    found = f"{type(error).__name__}: {error}"
             if client:
                 _close(client)
-            gc.collect()  # a client that failed to connect leaves its sockets in a reference cycle
             if attempt == 0:
-                log.warning("waiting for Kafka at %s: found %s", self._kafka.bootstrap, found)
+                log.warning("waiting for Kafka: found %s", found)
             self._last_error = found
-            notify(f"STATUS=waiting for Kafka at {self._kafka.bootstrap} ({found})")
+            notify(f"STATUS=waiting for Kafka ({found})")
             self._nap(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
             attempt += 1
         return None
+
+    def _client(self) -> KafkaProducer:
+        milliseconds = int(CONNECT_SECONDS * 1000)
+        return KafkaProducer(
+            bootstrap_servers=self._kafka.bootstrap.split(","),
+            client_id="music-producer",
+            enable_idempotence=True,
+            acks="all",
+            linger_ms=25,
+            batch_size=65_536,
+            max_request_size=self._max_size,
+            allow_auto_create_topics=False,
+            # An outage of any length is waited out; the buffer's bound is what limits the memory.
+            delivery_timeout_ms=2**31 - 1,
+            max_block_ms=milliseconds,
+            bootstrap_timeout_ms=milliseconds,
+            reconnect_backoff_max_ms=5_000,
+            metrics_enabled=False,
+        )
 
     def _pump(self, client: KafkaProducer, count: int | None) -> None:
         """Send events at their time until stopped, finished, broken, or the clock was set."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -82,25 +84,48 @@ def wanted_topics(kafka: KafkaSettings, files: Path) -> list[Topic]:
     ]
 
 
+def knock(bootstrap: str, *, seconds: float = 3) -> str:
+    """Why no server of `bootstrap` takes a connection, or "" when one does.
+
+    For asking before kafka-python is asked: its clients leave sockets behind when they cannot connect.
+    """
+    refusals = []
+    for server in bootstrap.split(","):
+        host, _, port = server.strip().rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=seconds):
+                return ""
+        except (OSError, ValueError) as error:
+            refusals.append(f"{server}: {error}")
+    return "; ".join(refusals)
+
+
 @contextlib.contextmanager
 def admin(bootstrap: str, *, timeout_seconds: float = 15) -> Iterator[KafkaAdminClient]:
     """An admin client on the broker; raises TopicError when none answers within `timeout_seconds`."""
     from kafka.admin import KafkaAdminClient  # noqa: PLC0415  100 ms that `musicctl --help` need not wait
     from kafka.errors import KafkaError  # noqa: PLC0415
 
-    try:
-        client = KafkaAdminClient(
-            bootstrap_servers=bootstrap.split(","),
-            client_id="musicctl",
-            bootstrap_timeout_ms=int(timeout_seconds * 1000),
-        )
-    except KafkaError as error:
+    deadline = time.monotonic() + timeout_seconds
+    while (refusal := knock(bootstrap)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    client = None
+    if not refusal:
+        try:
+            client = KafkaAdminClient(
+                bootstrap_servers=bootstrap.split(","),
+                client_id="musicctl",
+                bootstrap_timeout_ms=int(timeout_seconds * 1000),
+            )
+        except KafkaError as error:
+            refusal = f"{type(error).__name__}: {error}"
+    if client is None:
         raise TopicError.of(
             "Kafka",
-            found=f"no broker at {bootstrap} within {timeout_seconds:g} s ({type(error).__name__})",
+            found=f"no broker at {bootstrap} within {timeout_seconds:g} s ({refusal})",
             wanted="a broker that answers",
             remedy="systemctl status music-kafka; journalctl -u music-kafka -n 50",
-        ) from None
+        )
     try:
         yield client
     finally:

@@ -124,7 +124,7 @@ def test_a_closed_secret_says_sudo(with_secret, tmp_path):
     try:
         if me == 0:
             os.seteuid(65534)
-        with pytest.raises(SettingsError, match="closed to this user.*sudo musicctl"):
+        with pytest.raises(SettingsError, match=r"closed to this user.*sudo musicctl"):
             settings.postgres.password("music_writer")
     finally:
         os.seteuid(me)
