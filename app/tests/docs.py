@@ -15,10 +15,10 @@ ROLES = ["board", "docker", "firewall", "image", "kafka", "postgres", "spark", "
 # Arguments that other roles give; nobody sets them in an inventory.
 INTERNAL = {"image_name", "image_base", "image_context", "image_build_args"}
 WIRING = {
-    "base_extra_ca_certificates": "Extra CA certificates that board and images must trust: files on the control node.",
+    "base_extra_ca_certificates": "Extra CA certificates for board and images: files on the control node.",
     "music_data_root": "Folder on the board for all data; set it before the first run.",
     "music_display_time_zone": "Time zone that dashboards and musicctl show; everything is stored in UTC.",
-    "music_images_cache": "Folder on the control node where built images are kept for the next board; empty keeps none.",
+    "music_images_cache": "Folder on the control node that keeps built images for the next board; empty keeps none.",
     "music_superset_port": "Port of the dashboards.",
 }
 

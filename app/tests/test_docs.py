@@ -6,8 +6,8 @@ import re
 
 import pytest
 import yaml
-from docs import PROJECT, ROLES, README, options, rendered
 
+from docs import PROJECT, README, ROLES, options, rendered
 from music_streaming.cli import main as musicctl
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
@@ -29,7 +29,9 @@ def test_generated_parts_of_the_readme_are_fresh():
 
 
 def test_every_option_says_what_it_is():
-    assert [name for role in ROLES for name, option in options(role).items() if not option.get("description")] == []
+    assert [
+        name for role in ROLES for name, option in options(role).items() if not option.get("description")
+    ] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -49,5 +51,14 @@ def test_named_commands_verbs_and_files_exist(document):
 
 def test_named_units_exist():
     units = set(re.findall(r"music-([a-z-]+)", README.read_text(encoding="utf-8")))
-    known = {"kafka", "spark-master", "spark-worker", "postgres", "superset", "producer", "metrics", "streaming"}
+    known = {
+        "kafka",
+        "spark-master",
+        "spark-worker",
+        "postgres",
+        "superset",
+        "producer",
+        "metrics",
+        "streaming",
+    }
     assert units <= known, units - known
