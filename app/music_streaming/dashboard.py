@@ -28,7 +28,7 @@ from music_streaming import dashboard_export
 from music_streaming.dashboard_query import chart_query
 from music_streaming.error import MusicError
 from music_streaming.settings import Settings
-from music_streaming.superset import Superset, SupersetError
+from music_streaming.superset import Superset, SupersetError, read_yaml
 
 Document = dict[str, Any]
 
@@ -83,7 +83,7 @@ def load(folder: Path) -> Bundle:
                 "Remedy: move the file out of the bundle."
             )
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = read_yaml(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise DashboardError(f"Dashboards: {path} is no YAML ({error}). Remedy: correct it.") from None
         if not isinstance(content, dict):
@@ -121,14 +121,14 @@ def resolve(bundle: Bundle, settings: Settings) -> Bundle:
 
 
 def to_zip(bundle: Bundle) -> bytes:
-    """The ZIP that Superset imports: the same bytes for the same content, whenever and wherever it is "
-    "made."""
+    """The ZIP that Superset imports: the same bytes for the same content, whenever and wherever made."""
     parts = {"metadata.yaml": {"version": "1.0.0", "type": "assets"}} | bundle.files
     buffer = io.BytesIO()
-    # Stored, not deflated: compressed bytes differ between versions of zlib.
+    # Stored, not deflated: compressed bytes differ between versions of zlib. And JSON, which is YAML too,
+    # but is written in one way only.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(parts):
-            text = yaml.safe_dump(parts[path], sort_keys=True, allow_unicode=True)
+            text = json.dumps(parts[path], sort_keys=True, ensure_ascii=False, indent=1)
             archive.writestr(zipfile.ZipInfo(f"music/{path}", EARLIEST_ZIP_TIME), text)
     return buffer.getvalue()
 
@@ -236,29 +236,27 @@ def exported_digest(superset: Superset, bundle: Bundle) -> str | None:
 def dashboard_ids(superset: Superset, bundle: Bundle) -> dict[str, int]:
     """uuid -> Superset's id of each shipped dashboard that is there."""
     shipped = bundle.uuids("dashboards")
-    found = superset.find("dashboard", "slug", "sw", SLUG_PREFIX)
+    found = superset.find("dashboard", ("slug", "sw", SLUG_PREFIX))
     return {item["uuid"]: item["id"] for item in found if item.get("uuid") in shipped}
 
 
 def refuse_taken_names(superset: Superset, bundle: Bundle) -> None:
-    """Superset's import takes over an object of the same unique name, also somebody's own. Refuse before it
-    does.
-    """
-    for kind, resource, column in (
+    """Superset's import takes over an object of the same unique name, also somebody's own. Refuse first."""
+    for kind, resource, name in (
         ("databases", "database", "database_name"),
         ("datasets", "dataset", "table_name"),
         ("dashboards", "dashboard", "slug"),
     ):
-        for path, content in bundle.of(kind).items():
-            for item in superset.find(resource, column, "eq", content[column]):
-                if kind == "datasets" and item["database"]["uuid"] not in bundle.uuids("databases"):
-                    continue  # the same table of another database is another dataset
-                if item["uuid"] != content["uuid"]:
-                    raise DashboardError(
-                        f"Dashboards: found somebody's own {resource} {content[column]} (uuid "
-                        f"{item['uuid']}), wanted that name for {path}. Remedy: rename or delete it in "
-                        "Superset, then run again."
-                    )
+        wanted = {content[name]: (content["uuid"], path) for path, content in bundle.of(kind).items()}
+        for item in superset.find(resource):
+            if kind == "datasets" and item["database"]["uuid"] not in bundle.uuids("databases"):
+                continue  # the same table of another database is another dataset
+            identifier, path = wanted.get(item[name], (item["uuid"], ""))
+            if item["uuid"] != identifier:
+                raise DashboardError(
+                    f"Dashboards: found somebody's own {resource} {item[name]} (uuid {item['uuid']}), wanted "
+                    f"that name for {path}. Remedy: rename or delete it in Superset, then run again."
+                )
 
 
 def remove_left_over(superset: Superset, bundle: Bundle) -> tuple[str, ...]:
@@ -361,7 +359,7 @@ def export_bundle(settings: Settings, folder: Path) -> list[Path]:
     """
     bundle = load(folder) if any(folder.rglob("*.yaml")) else Bundle(folder)
     with Superset.of(settings) as superset:
-        found = superset.find("dashboard", "slug", "sw", SLUG_PREFIX)
+        found = superset.find("dashboard", ("slug", "sw", SLUG_PREFIX))
         if not found:
             raise DashboardError(
                 f"Dashboards: found none in Superset whose slug begins with {SLUG_PREFIX}, wanted at least "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Self
 
@@ -24,6 +25,12 @@ ACCOUNT = "appliance"
 
 TIMEOUT_SECONDS = 60
 PAGE_SIZE = 100
+NAMES = {
+    "chart": ["slice_name"],
+    "dashboard": ["dashboard_title", "slug"],
+    "database": ["database_name"],
+    "dataset": ["table_name", "database.uuid"],
+}
 
 
 class SupersetError(MusicError):
@@ -64,14 +71,22 @@ class Superset:
         """The JSON answer of ``/api/v1/<path>``; `query` is the q parameter, a value that JSON can carry."""
         return self._ask("GET", f"/api/v1/{path}", params=_q(query))
 
-    def find(self, resource: str, column: str, operator: str, value: Any) -> list[dict[str, Any]]:
-        """Every object of `resource` (chart, dashboard, dataset, database) that one filter lets through."""
+    def find(self, resource: str, *filters: tuple[str, str, Any]) -> list[dict[str, Any]]:
+        """Every object of `resource` (chart, dashboard, dataset, database) that all filters let through.
+
+        filters: column, operator (eq, sw, rel_o_m ...), value. Each object has id, uuid and its name, a
+        dataset also its database.
+        """
         found: list[dict[str, Any]] = []
         while True:
             page = self.get(
                 f"{resource}/",
                 {
-                    "filters": [{"col": column, "opr": operator, "value": value}],
+                    "columns": ["id", "uuid", *NAMES[resource]],
+                    "filters": [
+                        {"col": column, "opr": operator, "value": value}
+                        for column, operator, value in filters
+                    ],
                     "order_column": "changed_on_delta_humanized",
                     "page": len(found) // PAGE_SIZE,
                     "page_size": PAGE_SIZE,
@@ -83,7 +98,11 @@ class Superset:
 
     def made_here(self, resource: str) -> list[dict[str, Any]]:
         """The objects of `resource` that this account made."""
-        return self.find(resource, "created_by", "rel_o_m", self.get("me/")["result"]["id"])
+        return self.find(resource, ("created_by", "rel_o_m", self._account_id))
+
+    @cached_property
+    def _account_id(self) -> int:
+        return int(self.get("me/")["result"]["id"])
 
     def delete(self, resource: str, ids: list[int]) -> None:
         """Remove objects by id; an empty list asks nothing."""
@@ -120,7 +139,7 @@ class Superset:
         response = self._send("GET", "/api/v1/dashboard/export/", params=_q(ids))
         with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
             return {
-                name.partition("/")[2]: yaml.safe_load(archive.read(name))
+                name.partition("/")[2]: read_yaml(archive.read(name))
                 for name in archive.namelist()
                 if not name.endswith("metadata.yaml")
             }
@@ -177,6 +196,11 @@ class Superset:
                 "Remedy: journalctl -u music-superset says more."
             )
         return response
+
+
+def read_yaml(text: str | bytes) -> Any:
+    """Plain data from YAML, by the parser in C where there is one: a bundle is some 200 kB."""
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  both are safe
 
 
 def _q(value: Any) -> dict[str, str] | None:
