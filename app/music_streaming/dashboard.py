@@ -128,7 +128,7 @@ def to_zip(bundle: Bundle) -> bytes:
     # but is written in one way only.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(parts):
-            text = json.dumps(parts[path], sort_keys=True, ensure_ascii=False, indent=1)
+            text = json.dumps(parts[path], ensure_ascii=False, indent=1)
             archive.writestr(zipfile.ZipInfo(f"music/{path}", EARLIEST_ZIP_TIME), text)
     return buffer.getvalue()
 

@@ -8,6 +8,7 @@ uuid is known.
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from typing import Any
 
@@ -48,7 +49,7 @@ METRIC_KEYS = [
 ]  # fmt: skip
 # Ids of one Superset, and colours that the browser works out again.
 INSTANCE_PARAMS = {"datasource", "slice_id", "dashboards", "url_params"}
-INSTANCE_METADATA = {"shared_label_colors", "map_label_colors", "color_scheme_domain", "import_time"}
+INSTANCE_METADATA = {"shared_label_colors", "map_label_colors", "color_scheme_domain", "default_filters"}
 
 
 def changed_files(
@@ -136,7 +137,9 @@ def _file_form(kind: str, content: Document, before: Document | None) -> Documen
             content["params"] = _in_order_of(before["params"], content["params"])
     else:
         content.setdefault("metadata", {})
-        content["metadata"] = {k: v for k, v in content["metadata"].items() if k not in INSTANCE_METADATA}
+        stated = {k: v for k, v in (before or {}).get("metadata", {}).items() if k in INSTANCE_METADATA}
+        kept = {k: v for k, v in content["metadata"].items() if k not in INSTANCE_METADATA}
+        content["metadata"] = kept | stated
         _renumber(content, (before or {}).get("position") or {})
         if before:
             for key in ("position", "metadata"):
@@ -167,10 +170,12 @@ def _renumber(board: Document, position_before: Document) -> None:
             }
     for new, value in (metadata.get("chart_configuration") or {}).items():
         value["id"] = int(new)
-    for holder in (metadata, *_dicts_within(metadata)):
-        for key in ("timed_refresh_immune_slices", "chartsInScope", "excluded"):
+    for holder in (metadata, *dicts_within(metadata)):
+        for key in ("timed_refresh_immune_slices", "excluded"):
             if isinstance(holder.get(key), list):
                 holder[key] = [numbers[old] for old in holder[key] if old in numbers]
+        if "chartsInScope" in holder:
+            holder["chartsInScope"] = []  # the browser works it out; Superset's import leaves old ids in it
 
 
 def _chart_nodes(position: Document) -> list[Document]:
@@ -181,24 +186,24 @@ def _chart_nodes(position: Document) -> list[Document]:
     ]
 
 
-def _dicts_within(value: Any) -> list[Document]:
+def dicts_within(value: Any) -> list[Document]:
+    """Every map inside a document, at any depth."""
     found = []
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else []:
         if isinstance(item, dict):
             found.append(item)
-        found += _dicts_within(item)
+        found += dicts_within(item)
     return found
 
 
-def _in_order_of(before: Document, now: Document) -> Document:
+def _in_order_of(before: Any, now: Any) -> Any:
     """`now` with the keys that it shares with `before` first and in that order, at every depth."""
-    keys = [key for key in before if key in now] + [key for key in now if key not in before]
-    return {
-        key: _in_order_of(before[key], now[key])
-        if isinstance(now[key], dict) and isinstance(before.get(key), dict)
-        else now[key]
-        for key in keys
-    }
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in before if key in now] + [key for key in now if key not in before]
+        return {key: _in_order_of(before.get(key), now[key]) for key in keys}
+    if isinstance(before, list) and isinstance(now, list):
+        return [_in_order_of(old, new) for old, new in itertools.zip_longest(before[: len(now)], now)]
+    return now
 
 
 def _meaning(value: Any) -> Any:

@@ -21,7 +21,7 @@ from music_streaming.dashboard import (
     Document,
     marks,
 )
-from music_streaming.dashboard_export import INSTANCE_PARAMS, KEYS
+from music_streaming.dashboard_export import INSTANCE_PARAMS, KEYS, dicts_within
 from music_streaming.dashboard_query import chart_columns, chart_metrics, order_columns
 
 # Every key of a file has to be stated: Superset fails without some of them, and a key that is left out keeps
@@ -293,6 +293,8 @@ def _metadata(board: Document, datasets: dict[str, Document]) -> Iterator[str]:
     for key, ids in _chart_references(metadata):
         for identifier in sorted(ids - known):
             yield f"found chart {identifier} in metadata.{key}, wanted a chartId of the layout"
+    if any(holder.get("chartsInScope") for holder in dicts_within(metadata)):
+        yield "found charts in a chartsInScope, wanted it empty: Superset's import leaves old ids in it"
     for native in metadata.get("native_filter_configuration") or []:
         name = native.get("name") or native.get("id")
         for target in native.get("targets") or []:
@@ -314,6 +316,5 @@ def _chart_references(metadata: Document) -> Iterator[tuple[str, set[int]]]:
         yield key, {int(identifier) for identifier in metadata.get(key) or {}}
     for native in metadata.get("native_filter_configuration") or []:
         yield "native_filter_configuration", set((native.get("scope") or {}).get("excluded") or [])
-        yield "native_filter_configuration", set(native.get("chartsInScope") or [])
     whole = metadata.get("global_chart_configuration") or {}
     yield "global_chart_configuration", set((whole.get("scope") or {}).get("excluded") or [])
