@@ -1,0 +1,445 @@
+"""The Spark driver: one Structured Streaming query from Kafka into the one transaction of table.py.
+
+PostgreSQL is the job's only memory. The checkpoint folder that Spark insists on is made anew at each start,
+and the query begins at the offsets that the last committed transaction left. Whatever cannot be mended while
+running ends the process with exit code 1; systemd starts it again, and it goes on from there.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+import tenacity
+
+from music_streaming import query, table
+from music_streaming.error import MusicError
+from music_streaming.settings import Settings
+from music_streaming.topic import admin
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.query import StreamingQuery
+
+log = logging.getLogger("music-metrics")
+
+# The container's ready probe looks at its age.
+ALIVE = Path("/tmp/music-metrics.alive")  # noqa: S108  a tmpfs of the driver's own
+APPLICATION = "music-metrics"
+TOPIC_CHECK_SECONDS = 10
+HOUSEKEEPING_SECONDS = 600
+REPORT_SECONDS = 60
+# Below the time that systemd gives the unit to stop.
+STOP_SECONDS = 20
+
+# Heap apart, a JVM of this job needs little; the defaults reserve for a server.
+JVM_OPTIONS = (
+    "-XX:+UseSerialGC -XX:ReservedCodeCacheSize=96m -XX:MaxMetaspaceSize=192m -Xss512k "
+    "-XX:MinHeapFreeRatio=20 -XX:MaxHeapFreeRatio=40 -XX:+ExitOnOutOfMemoryError"
+)
+
+
+class StreamError(MusicError):
+    """The job cannot go on; the text says why."""
+
+
+@dataclass(frozen=True)
+class TopicState:
+    """What Kafka says of the topic: its id and, of each partition, the first offset kept and the next one."""
+
+    topic_id: str
+    first: Mapping[int, int]
+    end: Mapping[int, int]
+
+
+@dataclass
+class Progress:
+    """Counts since the last report, and when a batch was last known to go on (monotonic seconds)."""
+
+    batches: int = 0
+    records: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    late: int = 0
+    seconds: float = 0
+    watermark: dt.datetime | None = None
+    moved: float = field(default_factory=time.monotonic)
+
+    def add(self, outcome: table.Outcome, seconds: float) -> None:
+        """Count a committed batch that took `seconds`."""
+        self.batches += 1
+        self.records += outcome.records
+        self.accepted += outcome.accepted
+        self.rejected += outcome.rejected
+        self.duplicates += outcome.duplicates
+        self.late += outcome.late
+        self.seconds += seconds
+        self.watermark = outcome.watermark or self.watermark
+        self.moved = time.monotonic()
+
+    def __str__(self) -> str:
+        mean = self.seconds / self.batches * 1000 if self.batches else 0
+        return (
+            f"{self.records} records in {self.batches} batches of {mean:.0f} ms: {self.accepted} accepted "
+            f"({self.late} late), {self.rejected} rejected, {self.duplicates} duplicates; "
+            f"watermark {self.watermark:%Y-%m-%d %H:%M:%S}"
+            if self.watermark
+            else f"{self.records} records in {self.batches} batches; no play yet"
+        )
+
+
+def topic_state(bootstrap: str, topic: str) -> TopicState:
+    """Ask Kafka for the topic; StreamError where it does not exist, KafkaError as it comes."""
+    from kafka import KafkaConsumer, TopicPartition  # noqa: PLC0415
+
+    topic_id = topic_identity(bootstrap, topic)
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap.split(","), group_id=None)
+    try:
+        parts = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        first, end = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
+    finally:
+        consumer.close()
+    return TopicState(
+        topic_id,
+        {part.partition: offset for part, offset in first.items()},
+        {part.partition: offset for part, offset in end.items()},
+    )
+
+
+def topic_identity(bootstrap: str, topic: str) -> str:
+    """The id that tells a topic from another one of the same name (KIP-516)."""
+    with admin(bootstrap) as client:
+        for found in client.describe_topics([topic]):
+            if not found["error_code"]:
+                return str(found["topic_id"])
+    raise StreamError.of(
+        "Kafka", found=f"no topic {topic}", wanted="the topic of the plays", remedy="sudo musicctl topics"
+    )
+
+
+def offsets_by_time(bootstrap: str, topic: str, times: Mapping[int, dt.datetime]) -> dict[int, int | None]:
+    """Of each partition the first offset that Kafka appended after `times`; None where there is none."""
+    from kafka import KafkaConsumer, TopicPartition  # noqa: PLC0415
+
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap.split(","), group_id=None)
+    try:
+        asked = {
+            TopicPartition(topic, number): int(moment.timestamp() * 1000) + 1
+            for number, moment in times.items()
+        }
+        found = consumer.offsets_for_times(asked)
+    finally:
+        consumer.close()
+    return {part.partition: at.offset if at else None for part, at in found.items()}
+
+
+def starting_offsets(
+    stored: table.Stored | None, kafka: TopicState, later: Mapping[int, int | None]
+) -> dict[int, int]:
+    """Where reading starts in each partition.
+
+    stored: what PostgreSQL remembers. later: the first offset appended after the newest record that it has
+    seen. After a power cut the broker may have lost its newest records and given their offsets to others; those
+    are then found by time. Going back too far is harmless: plays are known by their event_id.
+    """
+    if stored is None or stored.topic_id != kafka.topic_id:
+        return dict(kafka.first)
+    starts = {}
+    for partition, first in kafka.first.items():
+        known = stored.next_offsets.get(partition, first)
+        end = kafka.end[partition]
+        after = later.get(partition)
+        starts[partition] = max(first, min(known, end, end if after is None else after))
+    return starts
+
+
+def session(settings: Settings, scratch: Path) -> SparkSession:
+    """The Spark session on the standalone cluster; its executors need no Python."""
+    from pyspark.sql import SparkSession  # noqa: PLC0415  never at import
+
+    spark = settings.spark
+    conf = query.SESSION | {
+        "spark.master": spark.master,
+        "spark.app.name": APPLICATION,
+        "spark.driver.host": spark.driver_host,
+        "spark.driver.bindAddress": spark.driver_host,
+        "spark.driver.memory": spark.driver_memory,
+        "spark.driver.extraJavaOptions": JVM_OPTIONS,
+        "spark.executor.memory": spark.executor_memory,
+        "spark.executor.cores": str(spark.executor_cores),
+        "spark.executor.extraJavaOptions": JVM_OPTIONS,
+        "spark.local.dir": str(scratch),
+        # An executor that dies again and again is started again and again: no hand is near.
+        "spark.deploy.maxExecutorRetries": "-1",
+        "spark.task.maxFailures": "8",
+        # There is one worker on most boards: waiting for a better place only delays a batch.
+        "spark.locality.wait": "0",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.streaming.minBatchesToRetain": "2",
+        "spark.sql.streaming.noDataMicroBatches.enabled": "false",
+        "spark.sql.streaming.numRecentProgressUpdates": "2",
+    }
+    builder = SparkSession.builder
+    for key, value in conf.items():
+        builder = builder.config(key, value)
+    made = builder.getOrCreate()
+    made.sparkContext.setLogLevel("WARN")
+    return made
+
+
+class Job:
+    """One life of the query: from the offsets in PostgreSQL until it is stopped or cannot go on."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.topic = settings.kafka.topic
+        self.rules = table.Rules(
+            watermark_delay=dt.timedelta(seconds=settings.stream.watermark_delay_seconds),
+            rejects_kept=settings.stream.rejects_kept,
+        )
+        self.stopping = threading.Event()
+        self.progress = Progress()
+        self._report = Progress()
+        # Held while a transaction runs: a stop waits for it.
+        self._writing = threading.Lock()
+        self._connection: Any = None
+        self._expected: dict[int, int] = {}
+        self._topic_id = ""
+        self._failure: Exception | None = None
+
+    def stop(self) -> None:
+        """Ask `run` to return after the batch that is being written."""
+        self.stopping.set()
+
+    def run(self) -> None:
+        """Run until `stop`; raises what makes it impossible to go on."""
+        self._wait_for("PostgreSQL", self._connect)
+        kafka = self._wait_for("Kafka", self._begin)
+        if self.stopping.is_set():
+            return
+        self.settings.spark.scratch_dir.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix="query-", dir=self.settings.spark.scratch_dir))
+        try:
+            spark = session(self.settings, scratch)
+            try:
+                self._watch(self._start(spark, scratch))
+            finally:
+                # Kafka clients and executors are let go; the transaction has ended one way or the other.
+                spark.stop()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            self._connection.close()
+        log.info("stopped; topic %s goes on at %s", kafka.topic_id, dict(sorted(self._expected.items())))
+
+    def _wait_for(self, what: str, ask: Callable[[], Any]) -> Any:
+        """Ask until it answers, for any time: at boot the others may come later."""
+
+        def tell(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            log.warning("waiting for %s: %s", what, " ".join(str(error).split()) or type(error).__name__)
+
+        from kafka.errors import KafkaError  # noqa: PLC0415
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(
+                (psycopg2.OperationalError, KafkaError, MusicError, OSError)
+            ),
+            wait=tenacity.wait_exponential(multiplier=0.5, max=10),
+            stop=tenacity.stop_when_event_set(self.stopping),
+            sleep=tenacity.sleep_using_event(self.stopping),
+            before_sleep=tell,
+            reraise=True,
+        )(ask)
+
+    def _connect(self) -> None:
+        self._connection = self.settings.postgres.connect("music_writer", application=APPLICATION)
+        table.prepare_session(self._connection)
+
+    def _begin(self) -> TopicState:
+        """Compare what PostgreSQL remembers with what Kafka has, and store where reading starts."""
+        bootstrap = self.settings.kafka.bootstrap
+        stored = table.stored_offsets(self._connection, self.topic)
+        kafka = topic_state(bootstrap, self.topic)
+        times = stored.newest_kafka_times if stored and stored.topic_id == kafka.topic_id else {}
+        later = offsets_by_time(bootstrap, self.topic, times) if times else {}
+        # A partition without any remembered time has lost nothing that PostgreSQL has seen.
+        later = {number: later.get(number) if number in times else kafka.end[number] for number in kafka.end}
+        starts = starting_offsets(stored, kafka, later)
+        if stored is None or stored.topic_id != kafka.topic_id or dict(stored.next_offsets) != starts:
+            log.info("topic %s, id %s: starting at %s", self.topic, kafka.topic_id, starts)
+            table.set_offsets(self._connection, self.topic, kafka.topic_id, stored, starts)
+        self._expected = dict(starts)
+        self._topic_id = kafka.topic_id
+        return kafka
+
+    def _start(self, spark: SparkSession, scratch: Path) -> StreamingQuery:
+        starts = {self.topic: {str(number): offset for number, offset in sorted(self._expected.items())}}
+        records = (
+            spark.readStream.format("kafka")
+            .option("kafka.bootstrap.servers", self.settings.kafka.bootstrap)
+            .option("subscribe", self.topic)
+            .option("startingOffsets", json.dumps(starts))
+            .option("maxOffsetsPerTrigger", self.settings.spark.max_offsets_per_trigger)
+            # True would stop the job for good over records that retention deleted. The transaction compares
+            # offsets instead: it writes each gap down, and an other topic under the same name is refused.
+            .option("failOnDataLoss", "false")
+            .load()
+        )
+        judged = query.plays(
+            records,
+            self.settings.stream.future_tolerance_seconds,
+            self.settings.stream.watermark_delay_seconds,
+        )
+        return (
+            judged.writeStream.queryName(APPLICATION)
+            .foreachBatch(self._write)
+            .trigger(processingTime=f"{round(self.settings.spark.trigger_seconds * 1000)} milliseconds")
+            .option("checkpointLocation", str(scratch / "checkpoint"))
+            .start()
+        )
+
+    def _write(self, rows: DataFrame, number: int) -> None:
+        """One micro-batch: read it once through Spark, then write it in one transaction."""
+        try:
+            self._read_and_write(rows, number)
+        except Exception as error:
+            # Spark would wrap it in pages of stack traces.
+            self._failure = error
+            raise
+
+    def _read_and_write(self, rows: DataFrame, number: int) -> None:
+        started, read_at = time.monotonic(), dt.datetime.now(dt.UTC)
+        arrow = rows.toArrow()
+        self.progress.moved = time.monotonic()
+        with self._writing:
+            if self.stopping.is_set():
+                return
+            batch = table.Batch(self.topic, self._topic_id, arrow, dict(self._expected), read_at)
+            outcome = self._write_or_wait(batch)
+        self._expected.update(outcome.next_offsets)
+        self.progress.add(outcome, time.monotonic() - started)
+        self._report.add(outcome, time.monotonic() - started)
+        for partition, first, end in outcome.gaps:
+            log.warning(
+                "no records %d to %d in partition %d: noted in ingest_gaps", first, end - 1, partition
+            )
+        log.debug("batch %d: %s in %.0f ms", number, outcome, (time.monotonic() - started) * 1000)
+
+    def _write_or_wait(self, batch: table.Batch) -> table.Outcome:
+        """Write; over a database that is away keep the batch and try again, up to the stall limit."""
+
+        def mend(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            log.warning("PostgreSQL: %s; the batch is kept and tried again", " ".join(str(error).split()))
+            try:
+                self._connection.close()
+                self._connect()
+            except psycopg2.Error:
+                log.debug("still away")
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((psycopg2.OperationalError, psycopg2.InterfaceError)),
+            wait=tenacity.wait_exponential(multiplier=0.2, max=5),
+            stop=tenacity.stop_any(
+                tenacity.stop_after_delay(self.settings.spark.stall_seconds),
+                tenacity.stop_when_event_set(self.stopping),
+            ),
+            sleep=tenacity.sleep_using_event(self.stopping),
+            before_sleep=mend,
+            reraise=True,
+        )(lambda: table.write(self._connection, batch, self.rules))
+
+    def _watch(self, running: StreamingQuery) -> None:
+        checked = kept = reported = time.monotonic()
+        kept -= HOUSEKEEPING_SECONDS - 60
+        while not self.stopping.wait(1):
+            if not running.isActive:
+                raise self._failure or running.exception() or StreamError("The query ended by itself.")
+            now = time.monotonic()
+            if not running.status["isTriggerActive"]:
+                self.progress.moved = now
+            if now - self.progress.moved > self.settings.spark.stall_seconds:
+                raise StreamError.of(
+                    "Spark",
+                    found=f"no batch finished for {self.settings.spark.stall_seconds:g} s",
+                    wanted="an executor that works",
+                    remedy="sudo systemctl status music-spark-worker; the job starts again by itself",
+                )
+            ALIVE.touch()
+            if now - checked > TOPIC_CHECK_SECONDS:
+                checked = now
+                self._check_topic()
+            if now - kept > HOUSEKEEPING_SECONDS:
+                kept = now
+                self._housekeep()
+            if now - reported > REPORT_SECONDS:
+                reported = now
+                log.info("%s", self._report)
+                self._report = Progress()
+        if not self._writing.acquire(timeout=STOP_SECONDS):
+            log.warning("the transaction at work did not end in %d s: it is rolled back", STOP_SECONDS)
+        running.stop()
+
+    def _check_topic(self) -> None:
+        from kafka.errors import KafkaError  # noqa: PLC0415
+
+        try:
+            found = topic_identity(self.settings.kafka.bootstrap, self.topic)
+        except (KafkaError, MusicError, OSError) as error:
+            # A broker that is away is waited for; a topic that is away may come back as another one.
+            log.warning("Kafka: %s", error)
+            return
+        if found != self._topic_id:
+            raise table.TopicRecreatedError.of(
+                f"Topic {self.topic}",
+                found=f"id {found}",
+                wanted=f"id {self._topic_id}, which this query reads",
+                remedy="none needed: the job starts again and reads the new topic from its beginning",
+            )
+
+    def _housekeep(self) -> None:
+        stream = self.settings.stream
+        try:
+            connection = self.settings.postgres.connect("music_writer", application=APPLICATION)
+            try:
+                expired = table.housekeep(connection, stream.demo_retention_days, stream.batches_kept_days)
+            finally:
+                connection.close()
+        except psycopg2.Error as error:
+            log.warning("housekeeping is put off: %s", " ".join(str(error).split()))
+            return
+        if expired:
+            log.info("%d demo plays are older than %d days and gone", expired, stream.demo_retention_days)
+
+
+def main() -> None:
+    """The entry point of music-metrics.service: exit code 0 after SIGTERM, 1 when it cannot go on."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stdout)
+    for name in ("kafka", "py4j"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        job = Job(Settings.load())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: job.stop())
+        job.run()
+    except Exception as error:
+        # systemd shows the last line first.
+        log.error("%s: %s", type(error).__name__, error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
