@@ -152,8 +152,8 @@ def starting_offsets(
     """Where reading starts in each partition.
 
     stored: what PostgreSQL remembers. later: the first offset appended after the newest record that it has
-    seen. After a power cut the broker may have lost its newest records and given their offsets to others; those
-    are then found by time. Going back too far is harmless: plays are known by their event_id.
+    seen. After a power cut the broker may have lost its newest records and given their offsets to others;
+    those are then found by time. Going back too far is harmless: plays are known by their event_id.
     """
     if stored is None or stored.topic_id != kafka.topic_id:
         return dict(kafka.first)
