@@ -24,7 +24,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
 from music_streaming.error import MusicError
 from music_streaming.settings import Settings
-from music_streaming.topic import knock, wanted_topics
+from music_streaming.topic import admin, end_offsets, knock, wanted_topics
 
 if TYPE_CHECKING:
     pass
@@ -189,20 +189,16 @@ class Producer:
         """A client that knows the topic, however long that takes; None when the service is to stop."""
         attempt = 0
         while not self._stopping:
-            found = knock(self._kafka.bootstrap)
-            client = None
+            found = self._obstacle()
             if not found:
                 try:
                     client = self._client()
-                    if client.partitions_for(self._kafka.topic):
-                        log.info("connected to %s, topic %s", self._kafka.bootstrap, self._kafka.topic)
-                        self._broken = False
-                        return client
-                    found = f"no topic {self._kafka.topic}"
                 except KafkaError as error:
                     found = f"{type(error).__name__}: {error}"
-            if client:
-                _close(client)
+                else:
+                    log.info("connected to %s, topic %s", self._kafka.bootstrap, self._kafka.topic)
+                    self._broken = False
+                    return client
             if attempt == 0:
                 log.warning("waiting for Kafka: found %s", found)
             self._last_error = found
@@ -210,6 +206,18 @@ class Producer:
             self._nap(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
             attempt += 1
         return None
+
+    def _obstacle(self) -> str:
+        # Asked first: a client that cannot connect leaves sockets behind, and one that waits for a topic asks
+        # for it thousands of times a second.
+        refusal = knock(self._kafka.bootstrap)
+        if refusal:
+            return refusal
+        try:
+            with admin(self._kafka.bootstrap, timeout_seconds=CONNECT_SECONDS) as client:
+                return "" if end_offsets(client, self._kafka.topic) else f"no topic {self._kafka.topic}"
+        except (MusicError, KafkaError) as error:
+            return f"{type(error).__name__}: {error}"
 
     def _client(self) -> KafkaProducer:
         milliseconds = int(CONNECT_SECONDS * 1000)

@@ -142,7 +142,7 @@ class ProducerSettings(_Section):
     rate: Annotated[float, Field(gt=0, le=5000)] = 20.0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     listeners: Annotated[int, Field(ge=0, le=1_000_000)] = 2_000
-    artists: Annotated[int, Field(gt=0, le=100_000)] = 4_000
+    artists: Annotated[int, Field(ge=100, le=100_000)] = 4_000
     locales: Annotated[tuple[Locale, ...], Field(min_length=1)] = (
         "en_US", "en_GB", "es_MX", "pt_BR", "de_DE", "fr_FR",
         "ja_JP", "ko_KR", "zh_TW", "hi_IN", "ar_EG", "ru_RU",

@@ -240,14 +240,17 @@ def ends_of_topic(settings: Settings) -> dict[int, int]:
 
     with admin(settings.kafka.bootstrap, timeout_seconds=5) as client:
         try:
-            return end_offsets(client, settings.kafka.topic)
+            ends, found = end_offsets(client, settings.kafka.topic), "no such topic"
         except KafkaError as error:
-            raise MusicError.of(
-                f"Topic {settings.kafka.topic}",
-                found=f"{type(error).__name__}: {error}",
-                wanted="its end offsets",
-                remedy="sudo musicctl topics",
-            ) from None
+            ends, found = {}, f"{type(error).__name__}: {error}"
+    if not ends:
+        raise MusicError.of(
+            f"Topic {settings.kafka.topic}",
+            found=found,
+            wanted="its partitions",
+            remedy="sudo musicctl topics",
+        )
+    return ends
 
 
 def counted(settings: Settings) -> Counted:

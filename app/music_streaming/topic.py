@@ -201,7 +201,7 @@ def _create(client: KafkaAdminClient, topic: Topic, *, dry_run: bool) -> str:
 
 
 def end_offsets(client: KafkaAdminClient, topic: str) -> dict[int, int]:
-    """Partition -> offset of the next record to be written; raises KafkaError when the topic is missing."""
+    """Partition -> offset of the next record to be written; {} when there is no such topic."""
     from kafka import TopicPartition  # noqa: PLC0415
     from kafka.admin import OffsetSpec  # noqa: PLC0415
 
