@@ -101,9 +101,7 @@ def wait_for(what: str, ask: Callable[[], object], *, seconds: float = 60, every
 
 def recount(board: Board) -> None:
     """Distinct valid event ids straight from Kafka equal the raw rows in PostgreSQL (see recount.py)."""
-    script = (PROJECT / "molecule/tests/recount.py").read_text(encoding="utf-8")
-    out = board.ssh(f"sudo /opt/music/venv/bin/python - <<'SCRIPT'\n{script}\nSCRIPT", timeout=300).stdout
-    print(out)
-    count = json.loads(out)
+    count = board.script_on_board("recount.py")
+    print(count)
     assert count["only_postgres"] == 0, count
     assert count["only_kafka"] <= count["rejects"], count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 
 import pytest
 
@@ -134,31 +133,21 @@ def test_figures_memory(board):
     assert kib > 500_000, "some services were not counted"
 
 
-def latency(board, seconds: int) -> tuple[float, float, int]:
-    """Median and 99th percentile of event to committed row over the last `seconds`, in s, late plays left out."""
-    rows = board.sql(
-        "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY l), percentile_cont(0.99) WITHIN GROUP (ORDER BY l), count(*)"
-        " FROM (SELECT extract(epoch FROM b.committed_at - e.event_time) AS l FROM stream_events e"
-        f" JOIN ingest_batches b USING (ingested_at) WHERE b.committed_at > now() - interval '{seconds} seconds'"
-        f" AND e.event_time > now() - interval '{seconds + 5} seconds' AND NOT e.late) t"
-    )
-    median, p99, count = rows[0]
-    return float(median), float(p99), int(count)
-
-
 @pytest.mark.parametrize("rate", [20, 1000])
 def test_figures_latency_and_exactness(board, rate):
-    board.ssh(f"sudo musicctl demo rate {rate}")
     try:
-        # The first half minute is the change of rate itself.
-        time.sleep(20)
+        board.ssh(f"sudo musicctl demo rate {rate}")
+        # Counted from here on: a validate is a load of its own, as a viewer would be.
         exact = sum(board.ssh("sudo musicctl validate", check=False).returncode == 0 for _ in range(20))
-        time.sleep(10)
-        median, p99, count = latency(board, 30)
+        wait_for(
+            f"30 s at {rate}/s", lambda: board.script_on_board("latency.py", "30")["records"] > rate * 25
+        )
+        seen = board.script_on_board("latency.py", "30")
     finally:
         board.ssh("sudo musicctl demo rate 20")
-    assert count > rate * 15, f"only {count} plays in 30 s"
-    add(f"event to committed row at {rate} events/s, p99", p99, "s", at_most=2.0)
-    add(f"event to committed row at {rate} events/s, median", median, "s")
+    print(seen)
+    assert seen["plays"] >= 0.95 * seen["records"], seen
+    add(f"event to committed row at {rate} events/s, p99", seen["p99"], "s", at_most=2.0)
+    add(f"event to committed row at {rate} events/s, median", seen["median"], "s")
     add(f"musicctl validate exact under {rate} events/s, of 20 samples", exact, "", at_least=20)
     assert exact == 20
