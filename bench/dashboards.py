@@ -1,0 +1,160 @@
+"""How long each chart's query takes with 10 million plays of 28 days stored: 95th percentile, in seconds.
+
+Measured is PostgreSQL's part, read as Superset reads: same role, same settings of the session. What makes it
+fast: primary keys that begin with window_start, two roll-ups for content (files/schema/007), a block range
+index by arrival for "Live" (006), and partitions by day.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import psycopg2
+from rich.console import Console
+from rich.table import Table
+
+import figures
+from chart_sql import FOLDER, Board, charts, database_options
+from music_streaming.schema import migrate
+
+ROOT = Path(__file__).parents[1]
+DATABASE = "music_bench"
+ROLES = ("music_owner", "music_writer", "superset_reader")
+LIMIT = 1.0  # seconds
+
+_PLAYS = Path(__file__).with_name("dashboards_day.sql")
+_METRICS = """
+INSERT INTO {table} (window_start, source, {keys},
+                     streams, completions, skips, likes, listened_ms, duration_ms, listeners)
+SELECT date_bin('{width}', event_time, 'epoch'), source, {keys}, count(*), count(*) FILTER (WHERE completed),
+       count(*) FILTER (WHERE skipped), count(*) FILTER (WHERE liked), sum(listened_ms), sum(duration_ms),
+       hll_add_agg(hll_hash_text(user_id), 11)
+FROM stream_events WHERE event_time >= %(day)s AND event_time < %(day)s + interval '1 day'
+GROUP BY 1, 2, {keys} ORDER BY 1
+"""
+_TABLES = {
+    "user_engagement_metrics": ("5 min", "subscription_type, age_group"),
+    "geographic_metrics": ("5 min", "country, region"),
+    "device_usage_metrics": ("5 min", "device_type, os"),
+    "content_performance_metrics": ("1 hour", "song_id, title, artist, genre"),
+}
+# A batch a second for the last day, in which its plays were stored.
+_BATCHES = """
+INSERT INTO ingest_batches (topic, records, accepted, duplicates, late, rejected, tombstones, watermark,
+                            newest_event_time, read_at, ingested_at, committed_at)
+SELECT 'stream_events', 4, 4, 0, 0, 0, 0, at, at, at - interval '500 ms', at, at + interval '100 ms'
+FROM generate_series(date_trunc('second', now()) - interval '1 day', now(), interval '1 second') AS at
+"""
+
+
+def fill(server: str, plays: int, days: int) -> None:
+    """Make the database DATABASE with the product's schema and `plays` plays over the last `days` days."""
+    with contextlib.closing(psycopg2.connect(server)) as admin:
+        admin.autocommit = True
+        cursor = admin.cursor()
+        for role in ROLES:
+            cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,))
+            if not cursor.rowcount:
+                cursor.execute(f"CREATE ROLE {role} LOGIN")
+        cursor.execute(f"CREATE DATABASE {DATABASE} OWNER music_owner TEMPLATE template0")
+    with contextlib.closing(psycopg2.connect(server, dbname=DATABASE)) as connection:
+        cursor = connection.cursor()
+        cursor.execute("CREATE EXTENSION hll; SET ROLE music_owner")
+        connection.commit()
+        migrate(connection, ROOT / "files" / "schema")
+        today = dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        for day in (today - dt.timedelta(days=days - n) for n in range(days + 1)):
+            parameters = {"day": day, "plays": plays // days}
+            cursor.execute("SELECT make_demo_partitions(%s::date[])", ([day.date()],))
+            cursor.execute(_PLAYS.read_text(encoding="utf-8"), parameters)
+            for table, (width, keys) in _TABLES.items():
+                cursor.execute(_METRICS.format(table=table, width=width, keys=keys), parameters)
+            connection.commit()
+            print(f"filled {day:%Y-%m-%d}", file=sys.stderr)
+        cursor.execute(_BATCHES)
+        connection.commit()
+        connection.autocommit = True
+        cursor.execute("VACUUM ANALYZE")
+
+
+def measure(server: str, repeats: int) -> dict[str, float]:
+    """Seconds of each chart's query, 95th percentile of `repeats`, at 28 days (Live and health: one hour)."""
+    found = {}
+    options = database_options(FOLDER)
+    with contextlib.closing(
+        psycopg2.connect(server, dbname=DATABASE, user="superset_reader", options=options)
+    ) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        for chart in charts():
+            recent = chart.path.split("/")[0] in ("live", "health")
+            span = dt.timedelta(hours=1) if recent else dt.timedelta(days=28)
+            seconds = []
+            for _ in range(repeats):
+                now = dt.datetime.now(dt.UTC)
+                began = time.perf_counter()
+                cursor.execute(chart.sql(Board(now - span, now, zone="Europe/Berlin")))
+                cursor.fetchall()
+                seconds.append(time.perf_counter() - began)
+            found[chart.path] = float(np.percentile(seconds, 95))
+    return found
+
+
+@contextlib.contextmanager
+def throw_away_server() -> Iterator[str]:
+    """DSN of a PostgreSQL of its own, with the tests' cluster."""
+    sys.path.append(str(ROOT / "app" / "tests"))
+    from conftest import Postgres, newest_postgres  # noqa: PLC0415
+
+    binaries = newest_postgres()
+    if binaries is None:
+        raise click.ClickException("found no PostgreSQL server with extension hll; make setup installs it")
+    folder = Path(tempfile.mkdtemp(prefix="music-bench-"))
+    shutil.chown(folder, "postgres")
+    cluster = Postgres(folder, binaries)
+    try:
+        cluster.create()
+        yield cluster.dsn("postgres", "postgres")
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder)
+
+
+@click.command()
+@click.option("--server", help="DSN of a superuser; the database is kept there.")
+@click.option("--plays", default=10_000_000, show_default=True)
+@click.option("--days", default=28, show_default=True)
+@click.option("--repeats", default=20, show_default=True)
+def main(server: str | None, plays: int, days: int, repeats: int) -> None:
+    """Fill a database, ask every chart's query, print a table; exit code 1 if one takes over a second."""
+    with contextlib.nullcontext(server) if server else throw_away_server() as dsn:
+        if not _exists(dsn):
+            fill(dsn, plays, days)
+        found = measure(dsn, repeats)
+    table = Table("chart", "p95, s", "")
+    for path, seconds in sorted(found.items(), key=lambda item: -item[1]):
+        table.add_row(path, f"{seconds:.3f}", "ok" if seconds <= LIMIT else "missed")
+    Console().print(table)
+    slowest = max(found.values())
+    figures.add(f"slowest chart, p95, {plays / 1e6:g} million plays", slowest, "s", at_most=LIMIT)
+    sys.exit(slowest > LIMIT)
+
+
+def _exists(server: str) -> Any:
+    with contextlib.closing(psycopg2.connect(server)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,))
+        return cursor.rowcount
+
+
+if __name__ == "__main__":
+    main()
