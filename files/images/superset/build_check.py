@@ -1,6 +1,11 @@
-"""The configuration with which the image proves itself while it is built: a throwaway SQLite file and secrets."""
+"""The configuration with which the image proves itself while it is built: a throwaway SQLite file and
+secrets.
+"""
+
+# ruff: noqa: N802, PLC0415, S105, S108
 
 from pathlib import Path
+from typing import Any
 
 MUSIC_SECRETS = Path("/tmp/superset")
 MUSIC_SECRETS.mkdir(exist_ok=True)
@@ -16,7 +21,7 @@ RATELIMIT_ENABLED = True
 RATELIMIT_STORAGE_URI = "memory://"
 
 
-def FLASK_APP_MUTATOR(app):
+def FLASK_APP_MUTATOR(app: Any) -> None:
     from music_superset import customise
 
     customise(app)

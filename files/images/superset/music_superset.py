@@ -11,11 +11,13 @@ from superset.utils.log import AbstractEventLogger
 
 
 class HomeView(SupersetIndexView):
-    """``/``, and so the page after login: the Live board, or Superset's own welcome page until it is imported."""
+    """``/``, and so the page after login: the Live board, or Superset's own welcome page until it is
+    imported.
+    """
 
     @expose("/")
     def index(self) -> FlaskResponse:
-        from superset.daos.dashboard import DashboardDAO
+        from superset.daos.dashboard import DashboardDAO  # noqa: PLC0415  needs the app
 
         slug = current_app.config["MUSIC_HOME_DASHBOARD"]
         known = g.user and not g.user.is_anonymous
@@ -32,7 +34,8 @@ class QuietEventLogger(AbstractEventLogger):
 
 
 def customise(app: Flask) -> None:
-    """Called by FLASK_APP_MUTATOR, when the extensions are there and the views of the login are registered."""
+    """Called by FLASK_APP_MUTATOR, when the extensions are there and the views of the login are "
+    "registered."""
     _event_logger["event_logger"] = QuietEventLogger()
     # Flask-AppBuilder limits the login form only; the REST login guesses passwords just as well.
     # Only failures count, so that musicctl and the checks are never locked out by their own work.

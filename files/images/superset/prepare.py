@@ -1,14 +1,18 @@
 """Prepare Superset's metadata database, then become the command given: ``prepare.py COMMAND ARGUMENT...``.
 
-One process does what four calls of the superset command would do (each spends ten seconds on imports): migrate,
-re-encrypt after a new secret key, synchronise permissions, set up the two accounts. When nothing has changed since
-the last time, Superset is not even imported. What was done is remembered in the metadata database itself, table
-``music_prepared``, so that a restored backup is prepared again for as far as it needs to be.
+One process does what four calls of the superset command would do (each spends ten seconds on imports):
+migrate, re-encrypt after a new secret key, synchronise permissions, set up the two accounts. When nothing
+has changed since the last time, Superset is not even imported. What was done is remembered in the metadata
+database itself, table ``music_prepared``, so that a restored backup is prepared again for as far as it
+needs to be.
 
-Accounts: the people's administrator, whose password is set only when its secret has changed since it was last set
-(a password chosen in the web interface stays), and ``appliance``, with which musicctl imports the dashboards and
-whose password is always that of its secret.
+Accounts: the people's administrator, whose password is set only when its secret has changed since it was
+last set (a password chosen in the web interface stays), and ``appliance``, with which musicctl imports the
+dashboards and whose password is always that of its secret.
 """
+
+# Superset is imported only when there is something to do.
+# ruff: noqa: PLC0415
 
 import hashlib
 import hmac
@@ -23,7 +27,7 @@ from types import ModuleType
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 from werkzeug.security import check_password_hash, generate_password_hash
@@ -69,7 +73,9 @@ def connect(uri: str) -> Engine:
 
 
 def fingerprint(config_file: Path) -> str:
-    """Changes with whatever can change the schema or the permissions: any package, this program, the configuration."""
+    """Changes with whatever can change the schema or the permissions: any package, this program, the
+    configuration.
+    """
     digest = hashlib.sha256()
     for name in sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions()):
         digest.update(name.encode())
@@ -120,7 +126,9 @@ class Account:
                 password=self.password,
             )
             if not user:
-                raise SystemExit(f"superset: the account {self.name} could not be made; the lines above say why")
+                raise SystemExit(
+                    f"superset: the account {self.name} could not be made; the lines above say why"
+                )
             return
         user.active = True
         user.roles = list({*user.roles, security_manager.find_role("Admin")})
@@ -136,7 +144,9 @@ def migrate(app: Any) -> None:
 
 
 def re_encrypt(app: Any, engine: Engine, config: ModuleType, prepared: dict[str, str]) -> None:
-    """Move stored database passwords from the previous secret key to the present one, and prove that it worked."""
+    """Move stored database passwords from the previous secret key to the present one, and prove that it
+    worked.
+    """
     if prepared.get("secret key") in (None, key_mark(config.SECRET_KEY)):
         return
     previous = getattr(config, "PREVIOUS_SECRET_KEY", None)
@@ -147,19 +157,41 @@ def re_encrypt(app: Any, engine: Engine, config: ModuleType, prepared: dict[str,
             + "; wanted the old key: put it back into superset_secret_key (or, to rotate, into "
             "superset_previous_secret_key) and run site.yml again"
         )
-    from superset.extensions import db
-    from superset.utils.encrypt import SecretsMigrator
+    from flask_appbuilder import Model
+    from sqlalchemy_utils import EncryptedType
 
-    with app.app_context():
-        migrator = SecretsMigrator(previous_secret_key=previous)
-        migrator.run()
-        # The command can end quietly without having done it, so read every value with the present key.
-        with engine.connect() as connection:
-            for table, columns in migrator.discover_encrypted_fields().items():
-                model = db.metadata.tables[table]
-                for name in columns:
-                    connection.execute(sa.select(model.c[name])).scalars().all()
-    print("superset: stored passwords re-encrypted with the new secret key", flush=True)
+    # Superset's own re-encrypt-secrets says that all is done and has done nothing: it looks for the columns
+    # in the metadata object of Flask-SQLAlchemy, which is empty; the tables are in Flask-AppBuilder's.
+    with app.app_context(), engine.begin() as connection:
+        count = 0
+        for table in Model.metadata.tables.values():
+            for column in (c for c in table.columns if isinstance(c.type, EncryptedType)):
+                count += move(connection, column, EncryptedType(column.type.underlying_type, key=previous))
+        remember(connection, {"secret key": key_mark(config.SECRET_KEY)})
+    print(f"superset: {count} stored secrets re-encrypted with the new secret key", flush=True)
+
+
+def move(connection: Connection, column: Any, previous_type: Any) -> int:
+    """Re-encrypt one column from the key of `previous_type` to its own, reading each value back; how many."""
+    raw = sa.type_coerce(column, sa.LargeBinary)
+    rows = connection.execute(sa.select(column.table.c.id, raw).where(raw.is_not(None))).all()
+    for identifier, value in rows:
+        clear = previous_type.process_result_value(bytes(value), connection.dialect)
+        encrypted = column.type.process_bind_param(clear, connection.dialect)
+        if column.type.process_result_value(encrypted, connection.dialect) != clear:
+            raise SystemExit(f"superset: {column} of row {identifier} cannot be read with the new secret key")
+        connection.execute(
+            column.table.update()
+            .where(column.table.c.id == identifier)
+            .values({column.name: sa.type_coerce(encrypted, sa.LargeBinary)})
+        )
+    return len(rows)
+
+
+def remember(connection: Connection, facts: dict[str, str]) -> None:
+    """Replace these rows of music_prepared."""
+    connection.execute(PREPARED.delete().where(PREPARED.c.name.in_(facts)))
+    connection.execute(PREPARED.insert(), [{"name": name, "value": value} for name, value in facts.items()])
 
 
 def synchronise(app: Any, accounts: list[Account]) -> None:
@@ -178,8 +210,8 @@ def synchronise(app: Any, accounts: list[Account]) -> None:
 def prepare(config_file: Path) -> None:
     config = read_config(config_file)
     engine = connect(config.SQLALCHEMY_DATABASE_URI)
-    people = Account(config.MUSIC_ADMIN_USER, config.MUSIC_SECRETS / "superset_admin", people_may_change_it=True)
-    appliance = Account(APPLIANCE_USER, config.MUSIC_SECRETS / "superset_appliance", people_may_change_it=False)
+    people = Account(config.MUSIC_ADMIN_USER, config.MUSIC_SECRETS / "superset_admin", True)
+    appliance = Account(APPLIANCE_USER, config.MUSIC_SECRETS / "superset_appliance", False)
     wanted = {"program": fingerprint(config_file), "secret key": key_mark(config.SECRET_KEY)}
 
     with engine.connect() as lock:
@@ -210,10 +242,9 @@ def prepare(config_file: Path) -> None:
 
         wanted |= {a.mark: generate_password_hash(a.password) for a in due if a.people_may_change_it}
         with engine.begin() as connection:
-            connection.execute(PREPARED.delete().where(PREPARED.c.name.in_(wanted)))
-            connection.execute(PREPARED.insert(), [{"name": n, "value": v} for n, v in wanted.items()])
+            remember(connection, wanted)
 
 
 if __name__ == "__main__":
     prepare(Path(os.environ["SUPERSET_CONFIG_PATH"]))
-    os.execvp(sys.argv[1], sys.argv[1:])
+    os.execvp(sys.argv[1], sys.argv[1:])  # noqa: S606
