@@ -1,5 +1,5 @@
 -- Two roll-ups of content_performance_metrics, measured to be necessary: a chart over 28 days of 10 million plays
--- would read 3.7 million rows of it (1.8 s on two cores), and reads 230 thousand of these (0.2 s).
+-- would read 6 million rows of it (several seconds on two cores), and reads 1 million of these (0.5 s).
 -- Triggers keep them in the transaction that writes the metrics, from the difference of what was and what is: so
 -- they are exact at every commit, whoever writes.
 
@@ -98,14 +98,15 @@ SELECT window_start, source, genre, sum(streams), sum(completions), sum(skips), 
 FROM content_performance_metrics GROUP BY 1, 2, 3;
 
 -- Plays per song whose hour begins in [since, until): whole UTC days from the roll-up, the hours at both ends from
--- the metrics themselves. A plain SELECT in the body, so that the planner sees through it.
+-- the metrics themselves. A plain SELECT in the body, so that the planner sees through it; the bounds of the days are
+-- sub-selects, so that they are worked out once and not for each of a million rows (halves the time).
 CREATE FUNCTION song_streams(since timestamptz, until timestamptz)
 RETURNS TABLE (source text, song_id text, title text, artist text, genre text, streams bigint)
-LANGUAGE sql STABLE AS $$
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT source, song_id, title, artist, genre, streams
     FROM song_day_streams
-    WHERE day >= date_trunc('day', since + interval '1 day' - interval '1 microsecond', 'UTC')
-      AND day < date_trunc('day', until, 'UTC')
+    WHERE day >= (SELECT date_trunc('day', since + interval '1 day' - interval '1 microsecond', 'UTC'))
+      AND day < (SELECT date_trunc('day', until, 'UTC'))
     UNION ALL
     SELECT source, song_id, title, artist, genre, streams
     FROM content_performance_metrics
