@@ -1,20 +1,21 @@
 """The contract of an event: one play, as compact JSON in Kafka, key = user_id.
 
-Everything that sends events (producer, scrobble server, importers) and the query that reads them take
-fields, limits, vocabularies and reasons from here. `check` is the plain Python reading of the rules that
-query.py applies in Spark; a test compares the two.
+Everything that sends events (producer, scrobble server, importers) and the job that reads them take fields,
+limits, vocabularies and reasons from here. `judge` is the law: it says of any bytes what play they are or why
+they are none. query.py lets a record pass without it only where the outcome cannot be in doubt.
 
 Decisions where the contract leaves room:
 - event_time: RFC 3339 with any offset (`Z`, `+02:00`); stored in UTC, cut to milliseconds. A leap second is
   malformed.
 - JSON types are strict: "true" is no boolean, 1.0 no integer, 1999 no title. In a field with a vocabulary
   anything unknown, whatever its type, means `unknown`, since the play itself is good.
-- Text is trimmed of Unicode white space; empty means missing. title, artist, album and genre become NFC, and
-  their limits hold for what is stored. Ids are opaque: never normalised.
+- Text is trimmed of Unicode white space; empty means missing. title, artist, album, genre, os and player
+  become NFC; limits hold for what is stored. Ids and reasons are opaque: stored as sent.
+- An event longer than 64 KiB is too long, whatever is in it.
 """
 
+import json
 import re
-import sys
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -37,45 +38,47 @@ MAX_MS = 2_073_600_000
 class Field:
     """One field of the event as sent.
 
-    kind: text, integer, boolean, uuid, time or vocabulary. limit: bytes of UTF-8 for text, else None.
+    kind: uuid, time, id, text, name, integer, boolean or vocabulary. limit: bytes of UTF-8 as stored; a
+    longer id or text is a reject, a longer name is `unknown`. default: stored where it is missing.
     """
 
     name: str
     kind: str
     required: bool = False
-    limit: int | None = None
+    limit: int = 0
     vocabulary: tuple[str, ...] = ()
-    nfc: bool = False
+    default: str | None = None
 
 
 FIELDS = (
     Field("event_id", "uuid", required=True),
     Field("event_time", "time", required=True),
     Field("source", "vocabulary", required=True, vocabulary=SOURCES),
-    Field("user_id", "text", required=True, limit=128),
-    Field("session_id", "text", limit=128),
-    Field("song_id", "text", limit=128),
-    Field("title", "text", required=True, limit=1024, nfc=True),
-    Field("artist", "text", required=True, limit=1024, nfc=True),
-    Field("album", "text", limit=1024, nfc=True),
-    Field("genre", "text", limit=128, nfc=True),
+    Field("user_id", "id", required=True, limit=128),
+    Field("session_id", "id", limit=128),
+    Field("song_id", "id", limit=128),
+    Field("title", "text", required=True, limit=1024),
+    Field("artist", "text", required=True, limit=1024),
+    Field("album", "text", limit=1024),
+    Field("genre", "text", limit=128, default=UNKNOWN),
     Field("duration_ms", "integer"),
     Field("listened_ms", "integer"),
     Field("skipped", "boolean"),
     Field("liked", "boolean"),
     Field("completed", "boolean"),
-    Field("subscription_type", "vocabulary", vocabulary=SUBSCRIPTION_TYPES),
-    Field("age_group", "vocabulary", vocabulary=AGE_GROUPS),
-    Field("country", "vocabulary", vocabulary=tuple(COUNTRIES)),
-    Field("device_type", "vocabulary", vocabulary=DEVICE_TYPES),
-    # A name of an operating system or player that is too long is unknown, not a reason to lose the play.
-    Field("os", "vocabulary", limit=64),
-    Field("player", "vocabulary", limit=64),
-    Field("reason_start", "text", limit=32),
-    Field("reason_end", "text", limit=32),
+    Field("subscription_type", "vocabulary", vocabulary=SUBSCRIPTION_TYPES, default=UNKNOWN),
+    Field("age_group", "vocabulary", vocabulary=AGE_GROUPS, default=UNKNOWN),
+    Field("country", "vocabulary", vocabulary=tuple(COUNTRIES), default=UNKNOWN_CODE),
+    Field("device_type", "vocabulary", vocabulary=DEVICE_TYPES, default=UNKNOWN),
+    Field("os", "name", limit=64, default=UNKNOWN),
+    Field("player", "name", limit=64, default=UNKNOWN),
+    Field("reason_start", "id", limit=32),
+    Field("reason_end", "id", limit=32),
 )
 FIELD_NAMES = tuple(field.name for field in FIELDS)
-TEXTS = tuple(field for field in FIELDS if field.kind == "text")
+PLAY_COLUMNS = (*FIELD_NAMES, "region")
+"""What is stored of a play: `judge` and query.plays give exactly these."""
+
 # Smallest allowed value; the largest is MAX_MS for both.
 INTEGERS = {"duration_ms": 1, "listened_ms": 0}
 
@@ -94,23 +97,23 @@ REASONS = {
     "too_long": "a text longer than its limit",
 }
 
+MAX_BYTES = 65_536
+"""Longest event."""
+
 RAW_LIMIT = 8192
 """Bytes of a rejected event that are kept."""
 
-WHITESPACE = "".join(chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace())
+METRIC_WINDOW = timedelta(minutes=5)
+CONTENT_WINDOW = timedelta(hours=1)
 
-UUID_PATTERN = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
-TIME_PATTERN = (
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
-)
-
+_UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+_TIME = re.compile(r"(?!0000)\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _NAMESPACE = UUID("8a5f3c1e-6f0b-4d57-9b43-2f6f0f6f5a11")
 
 
-def normalise(text: str, *, nfc: bool = True) -> str:
-    """Text as it is stored: trimmed, and NFC unless it is an opaque id."""
-    stripped = text.strip()
-    return unicodedata.normalize("NFC", stripped) if nfc else stripped
+def normalise(text: str) -> str:
+    """Text as it is stored: trimmed and NFC."""
+    return unicodedata.normalize("NFC", text.strip())
 
 
 def song_id(artist: str, title: str) -> str:
@@ -131,90 +134,157 @@ def format_time(moment: datetime) -> str:
 
 def parse_time(text: str) -> datetime | None:
     """The moment of an RFC 3339 time in UTC, cut to milliseconds; None if it is none."""
-    if not re.match(TIME_PATTERN, text):
+    if not _TIME.fullmatch(text):
+        return None
+    # From hour 24, or an offset that no zone has, fromisoformat makes its own sense.
+    if text[11:13] == "24" or (text[-1] not in "Zz" and text[-5:] > "18:00"):
         return None
     try:
-        # From 24:00 or an offset beyond what a time zone can have, fromisoformat makes its own sense.
-        if text[11:13] == "24" or (text[-1] not in "Zz" and text[-5:] > "18:00"):
-            return None
         moment = datetime.fromisoformat(text.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-@dataclass(frozen=True)
-class Reject:
+def window_start(moment: datetime, width: timedelta) -> datetime:
+    """Start of the window that a moment falls in; windows are counted from 1970 in UTC."""
+    return moment - (moment - _EPOCH) % width
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Rejected(Exception):  # noqa: N818  it is an outcome, not a fault
     """Why an event is refused: a key of REASONS, and the field where one is to blame."""
 
-    reason: str
-    field: str | None = None
+    def __init__(self, reason: str, field: str | None = None) -> None:
+        super().__init__(reason, field)
+        self.reason, self.field = reason, field
 
 
-def check(event: dict[str, Any], now: datetime, tolerance: timedelta = timedelta(minutes=5)) -> Reject | None:
-    """Judge a decoded event as of now; None means accepted, else the first rule that it breaks."""
-    for rule in (_surrogate, _types, _missing, _malformed, _ranges, _texts):
-        if reject := rule(event):
-            return reject
-    moment = parse_time(event["event_time"])
-    if moment is None or moment < FIRST_TIME:
-        return Reject("out_of_range", "event_time")
-    return Reject("in_future", "event_time") if moment > now + tolerance else None
+def judge(value: bytes, arrival: datetime, tolerance: timedelta = timedelta(minutes=5)) -> dict[str, Any]:
+    """The play that the bytes are, as stored: a value for each of PLAY_COLUMNS. Rejected if they are none.
 
-
-def _surrogate(event: dict[str, Any]) -> Reject | None:
-    lone = any(isinstance(value, str) and re.search("[\ud800-\udfff]", value) for value in event.values())
-    return Reject("lone_surrogate") if lone else None
-
-
-def _types(event: dict[str, Any]) -> Reject | None:
-    wanted = {"text": str, "integer": int, "boolean": bool}
+    arrival: when Kafka got it; an event_time more than tolerance later is in the future.
+    """
+    event = _decode(value)
+    play: dict[str, Any] = {}
     for field in FIELDS:
-        value = event.get(field.name)
-        if value is None or field.kind not in wanted:
-            continue
-        right = isinstance(value, wanted[field.kind])
-        if not right or (field.kind == "integer" and isinstance(value, bool)):
-            return Reject("wrong_type", field.name)
-    return None
+        stored = _READERS[field.kind](field, event.get(field.name))
+        if stored is None and field.required:
+            raise Rejected("missing", field.name)
+        play[field.name] = field.default if stored is None else stored
+    if play["event_time"] > arrival + tolerance:
+        raise Rejected("in_future", "event_time")
+    if play["song_id"] is None:
+        play["song_id"] = song_id(play["artist"], play["title"])
+    if play["completed"] is None and None not in (play["duration_ms"], play["listened_ms"]):
+        play["completed"] = play["listened_ms"] * 10 >= play["duration_ms"] * 9
+    play["region"] = region_of(play["country"])
+    return play
 
 
-def _missing(event: dict[str, Any]) -> Reject | None:
-    for field in FIELDS:
-        value = event.get(field.name)
-        if field.required and (value is None or not str(value).strip()):
-            return Reject("missing", field.name)
-    return None
+def _decode(value: bytes) -> dict[str, Any]:
+    if len(value) > MAX_BYTES:
+        raise Rejected("too_long")
+    try:
+        event = json.loads(value.decode(), parse_constant=_refuse)
+    except UnicodeDecodeError:
+        raise Rejected("not_utf8") from None
+    except (ValueError, RecursionError):
+        raise Rejected("not_json") from None
+    if not isinstance(event, dict):
+        raise Rejected("not_json")
+    return event
 
 
-def _malformed(event: dict[str, Any]) -> Reject | None:
-    if not re.match(UUID_PATTERN, str(event["event_id"]).strip()):
-        return Reject("malformed", "event_id")
-    if parse_time(str(event["event_time"]).strip()) is None:
-        return Reject("malformed", "event_time")
-    return None if event["source"] in SOURCES else Reject("unknown_source", "source")
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
 
 
-def _ranges(event: dict[str, Any]) -> Reject | None:
-    for name, least in INTEGERS.items():
-        value = event.get(name)
-        if value is not None and not least <= value <= MAX_MS:
-            return Reject("out_of_range", name)
-    return None
+def _text(field: Field, value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise Rejected("wrong_type", field.name)
+    if _SURROGATE.search(value):
+        raise Rejected("lone_surrogate", field.name)
+    if "\0" in value:
+        raise Rejected("nul", field.name)
+    text = value if field.kind == "id" else normalise(value)
+    if len(text.encode()) > field.limit:
+        raise Rejected("too_long", field.name)
+    if field.default is not None and text.lower() == field.default:
+        return None
+    return text if text.strip() else None
 
 
-def _texts(event: dict[str, Any]) -> Reject | None:
-    texts = {field: normalise(event.get(field.name) or "", nfc=field.nfc) for field in TEXTS}
-    for field, text in texts.items():
-        if "\0" in text:
-            return Reject("nul", field.name)
-    for field, text in texts.items():
-        if field.limit is not None and len(text.encode()) > field.limit:
-            return Reject("too_long", field.name)
-    return None
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def region(country: str | None) -> tuple[str, str]:
-    """Code and region as stored for a country as sent: upper-cased, `ZZ` and `unknown` if it is no code."""
-    code = (country or "").strip().upper()
-    return (code, region_of(code)) if code in COUNTRIES else (UNKNOWN_CODE, region_of(UNKNOWN_CODE))
+def _name(field: Field, value: Any) -> str | None:
+    try:
+        return _text(field, value)
+    except Rejected:
+        return None
+
+
+def _vocabulary(field: Field, value: Any) -> str | None:
+    if field.name == "source":
+        if value in (None, ""):
+            return None
+        if value not in SOURCES:
+            raise Rejected("unknown_source", "source")
+        return str(value)
+    if not isinstance(value, str):
+        return None
+    word = value.strip()
+    word = word.upper() if field.name == "country" else word.lower()
+    return word if word in field.vocabulary else None
+
+
+def _integer(field: Field, value: Any) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int:
+        raise Rejected("wrong_type", field.name)
+    if not INTEGERS[field.name] <= value <= MAX_MS:
+        raise Rejected("out_of_range", field.name)
+    return value
+
+
+def _boolean(field: Field, value: Any) -> bool | None:
+    if not isinstance(value, bool | None):
+        raise Rejected("wrong_type", field.name)
+    return value
+
+
+def _uuid(field: Field, value: Any) -> str | None:
+    if value in (None, ""):
+        return None
+    if not isinstance(value, str) or not _UUID.fullmatch(value.strip()):
+        raise Rejected("malformed", field.name)
+    return value.strip().lower()
+
+
+def _time(field: Field, value: Any) -> datetime | None:
+    if value in (None, ""):
+        return None
+    moment = parse_time(value.strip()) if isinstance(value, str) else None
+    if moment is None:
+        raise Rejected("malformed", field.name)
+    if moment < FIRST_TIME:
+        raise Rejected("out_of_range", field.name)
+    return moment
+
+
+_READERS = {
+    "uuid": _uuid,
+    "time": _time,
+    "id": _text,
+    "text": _text,
+    "name": _name,
+    "integer": _integer,
+    "boolean": _boolean,
+    "vocabulary": _vocabulary,
+}

@@ -7,11 +7,13 @@ running ends the process with exit code 1; systemd starts it again, and it goes 
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import logging
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -30,6 +32,7 @@ from music_streaming.settings import Settings
 from music_streaming.topic import admin
 
 if TYPE_CHECKING:
+    from kafka.admin import KafkaAdminClient
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
 
@@ -39,10 +42,13 @@ log = logging.getLogger("music-metrics")
 ALIVE = Path("/tmp/music-metrics.alive")  # noqa: S108  a tmpfs of the driver's own
 APPLICATION = "music-metrics"
 TOPIC_CHECK_SECONDS = 10
+BROKER_SECONDS = 60
 HOUSEKEEPING_SECONDS = 600
 REPORT_SECONDS = 60
 # Below the time that systemd gives the unit to stop.
 STOP_SECONDS = 20
+
+MAX_RESULT = "128m"
 
 # Heap apart, a JVM of this job needs little; the defaults reserve for a server.
 JVM_OPTIONS = (
@@ -105,7 +111,8 @@ def topic_state(bootstrap: str, topic: str) -> TopicState:
     """Ask Kafka for the topic; StreamError where it does not exist, KafkaError as it comes."""
     from kafka import KafkaConsumer, TopicPartition  # noqa: PLC0415
 
-    topic_id = topic_identity(bootstrap, topic)
+    with admin(bootstrap) as client:
+        topic_id = topic_identity(client, topic)
     consumer = KafkaConsumer(bootstrap_servers=bootstrap.split(","), group_id=None)
     try:
         parts = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
@@ -119,12 +126,11 @@ def topic_state(bootstrap: str, topic: str) -> TopicState:
     )
 
 
-def topic_identity(bootstrap: str, topic: str) -> str:
+def topic_identity(client: KafkaAdminClient, topic: str) -> str:
     """The id that tells a topic from another one of the same name (KIP-516)."""
-    with admin(bootstrap) as client:
-        for found in client.describe_topics([topic]):
-            if not found["error_code"]:
-                return str(found["topic_id"])
+    for found in client.describe_topics([topic]):
+        if not found["error_code"]:
+            return str(found["topic_id"])
     raise StreamError.of(
         "Kafka", found=f"no topic {topic}", wanted="the topic of the plays", remedy="sudo musicctl topics"
     )
@@ -191,6 +197,13 @@ def session(settings: Settings, scratch: Path) -> SparkSession:
         "spark.sql.streaming.minBatchesToRetain": "2",
         "spark.sql.streaming.noDataMicroBatches.enabled": "false",
         "spark.sql.streaming.numRecentProgressUpdates": "2",
+        # A batch too large for the driver's heap is refused before it gets there; see _run_query.
+        "spark.driver.maxResultSize": MAX_RESULT,
+        # What would be shown by the web page that is switched off, kept in the heap all the same.
+        "spark.ui.retainedJobs": "10",
+        "spark.ui.retainedStages": "10",
+        "spark.ui.retainedTasks": "100",
+        "spark.sql.ui.retainedExecutions": "5",
     }
     builder = SparkSession.builder
     for key, value in conf.items():
@@ -208,6 +221,7 @@ class Job:
         self.topic = settings.kafka.topic
         self.rules = table.Rules(
             watermark_delay=dt.timedelta(seconds=settings.stream.watermark_delay_seconds),
+            future_tolerance=dt.timedelta(seconds=settings.stream.future_tolerance_seconds),
             rejects_kept=settings.stream.rejects_kept,
         )
         self.stopping = threading.Event()
@@ -219,6 +233,9 @@ class Job:
         self._expected: dict[int, int] = {}
         self._topic_id = ""
         self._failure: Exception | None = None
+        self._kafka: KafkaAdminClient | None = None
+        # The query's thread and the main one ask Kafka.
+        self._asking = threading.Lock()
 
     def stop(self) -> None:
         """Ask `run` to return after the batch that is being written."""
@@ -226,26 +243,39 @@ class Job:
 
     def run(self) -> None:
         """Run until `stop`; raises what makes it impossible to go on."""
-        self._wait_for("PostgreSQL", self._connect)
-        kafka = self._wait_for("Kafka", self._begin)
-        if self.stopping.is_set():
-            return
+        needed = {"PostgreSQL": self._connect, "Kafka": self._begin, "Spark's master": self._knock_at_master}
+        for what, ask in needed.items():
+            self._wait_for(what, ask)
+            if self.stopping.is_set():
+                return
         self.settings.spark.scratch_dir.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix="query-", dir=self.settings.spark.scratch_dir))
-        try:
+        with contextlib.ExitStack() as left:
+            left.callback(self._disconnect)
+            self._kafka = left.enter_context(admin(self.settings.kafka.bootstrap))
+            scratch = Path(tempfile.mkdtemp(prefix="query-", dir=self.settings.spark.scratch_dir))
+            left.callback(shutil.rmtree, scratch, ignore_errors=True)
             spark = session(self.settings, scratch)
-            try:
-                self._watch(self._start(spark, scratch))
-            finally:
-                # Kafka clients and executors are let go; the transaction has ended one way or the other.
-                spark.stop()
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-            self._connection.close()
-        log.info("stopped; topic %s goes on at %s", kafka.topic_id, dict(sorted(self._expected.items())))
+            left.callback(spark.stop)
+            self._run_query(spark, scratch)
+        log.info("stopped; topic %s goes on at %s", self._topic_id, dict(sorted(self._expected.items())))
 
-    def _wait_for(self, what: str, ask: Callable[[], Any]) -> Any:
-        """Ask until it answers, for any time: at boot the others may come later."""
+    def _knock_at_master(self) -> None:
+        # Spark itself gives up after a minute, and leaves a context behind that does nothing.
+        scheme, _, masters = self.settings.spark.master.partition("://")
+        if scheme != "spark":
+            return
+        refusals = []
+        for master in masters.split(","):
+            host, _, port = master.rpartition(":")
+            try:
+                socket.create_connection((host, int(port)), timeout=5).close()
+                return
+            except OSError as error:
+                refusals.append(f"{master}: {error}")
+        raise OSError("; ".join(refusals))
+
+    def _wait_for(self, what: str, ask: Callable[[], None]) -> None:
+        """Ask until it answers, for any time, as at boot the others may come later; or until `stop`."""
 
         def tell(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
@@ -253,22 +283,24 @@ class Job:
 
         from kafka.errors import KafkaError  # noqa: PLC0415
 
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(
-                (psycopg2.OperationalError, KafkaError, MusicError, OSError)
-            ),
+        waiting = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((psycopg2.Error, KafkaError, MusicError, OSError)),
             wait=tenacity.wait_exponential(multiplier=0.5, max=10),
             stop=tenacity.stop_when_event_set(self.stopping),
             sleep=tenacity.sleep_using_event(self.stopping),
             before_sleep=tell,
-            reraise=True,
-        )(ask)
+        )
+        with contextlib.suppress(tenacity.RetryError):
+            waiting(ask)
+
+    def _disconnect(self) -> None:
+        self._connection.close()
 
     def _connect(self) -> None:
         self._connection = self.settings.postgres.connect("music_writer", application=APPLICATION)
         table.prepare_session(self._connection)
 
-    def _begin(self) -> TopicState:
+    def _begin(self) -> None:
         """Compare what PostgreSQL remembers with what Kafka has, and store where reading starts."""
         bootstrap = self.settings.kafka.bootstrap
         stored = table.stored_offsets(self._connection, self.topic)
@@ -283,19 +315,36 @@ class Job:
             table.set_offsets(self._connection, self.topic, kafka.topic_id, stored, starts)
         self._expected = dict(starts)
         self._topic_id = kafka.topic_id
-        return kafka
 
-    def _start(self, spark: SparkSession, scratch: Path) -> StreamingQuery:
+    def _run_query(self, spark: SparkSession, scratch: Path) -> None:
+        """Run the query; where a batch is too large for the driver, run it again with smaller ones."""
+        limit = self.settings.spark.max_offsets_per_trigger
+        while True:
+            running = self._start(spark, scratch / f"checkpoint-{limit}", limit)
+            try:
+                self._watch(running)
+                return
+            except Exception as error:
+                if "spark.driver.maxResultSize" not in str(error) or limit == 1:
+                    raise
+                running.stop()
+                limit = max(limit // 10, 1)
+                self._failure = None
+                log.warning(
+                    "a batch is larger than %s: at most %d records each from now on", MAX_RESULT, limit
+                )
+
+    def _start(self, spark: SparkSession, checkpoint: Path, limit: int) -> StreamingQuery:
         starts = {self.topic: {str(number): offset for number, offset in sorted(self._expected.items())}}
         records = (
             spark.readStream.format("kafka")
             .option("kafka.bootstrap.servers", self.settings.kafka.bootstrap)
             .option("subscribe", self.topic)
             .option("startingOffsets", json.dumps(starts))
-            .option("maxOffsetsPerTrigger", self.settings.spark.max_offsets_per_trigger)
-            # True would stop the job for good over records that retention deleted. The transaction compares
-            # offsets instead: it writes each gap down, and an other topic under the same name is refused.
-            .option("failOnDataLoss", "false")
+            .option("maxOffsetsPerTrigger", limit)
+            # Spark is never to decide what is skipped: it ends the query, and the next start compares the
+            # stored offsets with what Kafka still has, notes the gap, and goes on behind it.
+            .option("failOnDataLoss", "true")
             .load()
         )
         judged = query.plays(
@@ -307,7 +356,7 @@ class Job:
             judged.writeStream.queryName(APPLICATION)
             .foreachBatch(self._write)
             .trigger(processingTime=f"{round(self.settings.spark.trigger_seconds * 1000)} milliseconds")
-            .option("checkpointLocation", str(scratch / "checkpoint"))
+            .option("checkpointLocation", str(checkpoint))
             .start()
         )
 
@@ -324,6 +373,8 @@ class Job:
         started, read_at = time.monotonic(), dt.datetime.now(dt.UTC)
         arrow = rows.toArrow()
         self.progress.moved = time.monotonic()
+        # After reading: whatever was read is of the topic that the stored offsets belong to.
+        self._check_topic()
         with self._writing:
             if self.stopping.is_set():
                 return
@@ -389,19 +440,30 @@ class Job:
                 reported = now
                 log.info("%s", self._report)
                 self._report = Progress()
-        if not self._writing.acquire(timeout=STOP_SECONDS):
+        if self._writing.acquire(timeout=STOP_SECONDS):
+            # A batch that comes next sees that the job is stopping, and must not wait for the lock.
+            self._writing.release()
+        else:
             log.warning("the transaction at work did not end in %d s: it is rolled back", STOP_SECONDS)
         running.stop()
 
     def _check_topic(self) -> None:
+        """TopicRecreatedError where the topic is not the one that the query began with.
+
+        A broker that is away is waited for; KafkaError if it stays away.
+        """
         from kafka.errors import KafkaError  # noqa: PLC0415
 
-        try:
-            found = topic_identity(self.settings.kafka.bootstrap, self.topic)
-        except (KafkaError, MusicError, OSError) as error:
-            # A broker that is away is waited for; a topic that is away may come back as another one.
-            log.warning("Kafka: %s", error)
-            return
+        ask = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(KafkaError),
+            wait=tenacity.wait_fixed(0.5),
+            stop=tenacity.stop_any(
+                tenacity.stop_after_delay(BROKER_SECONDS), tenacity.stop_when_event_set(self.stopping)
+            ),
+            reraise=True,
+        )
+        with self._asking:
+            found = ask(topic_identity, self._kafka, self.topic)
         if found != self._topic_id:
             raise table.TopicRecreatedError.of(
                 f"Topic {self.topic}",

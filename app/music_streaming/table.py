@@ -1,8 +1,8 @@
-"""The one transaction of a micro-batch: plays, what they add to each metric, rejects, totals and the Kafka offsets.
+"""The one transaction of a micro-batch: plays, metrics, rejects, totals and the Kafka offsets.
 
-Whatever is read twice (a batch repeated after a crash, two drivers at once, a producer that sends again) changes
-nothing the second time: records behind the stored offsets are left out, and the metrics are added up from the rows
-that INSERT ... ON CONFLICT DO NOTHING really inserted.
+Whatever is read twice (a batch repeated after a crash, two drivers at once, a producer that sends again)
+changes nothing the second time: records behind the stored offsets are left out, and the metrics are added up
+from the rows that INSERT ... ON CONFLICT DO NOTHING really inserted.
 """
 
 import datetime as dt
@@ -18,7 +18,31 @@ import pyarrow.csv
 
 from music_streaming import event
 from music_streaming.error import MusicError
-from music_streaming.query import PLAY_COLUMNS, TOMBSTONE
+from music_streaming.event import PLAY_COLUMNS
+
+_TIME = pa.timestamp("us", tz="UTC")
+_ARROW = {"integer": pa.int64(), "boolean": pa.bool_(), "time": _TIME}
+_WHERE = [("kafka_partition", pa.int32()), ("kafka_offset", pa.int64()), ("kafka_time", _TIME)]
+_PLAYS = pa.schema(
+    [
+        *((field.name, _ARROW.get(field.kind, pa.string())) for field in event.FIELDS),
+        ("region", pa.string()),
+        *_WHERE,
+        ("metric_window", _TIME),
+        ("content_window", _TIME),
+        ("listener", pa.int64()),
+    ]
+)
+_REJECTS = pa.schema(
+    [
+        *_WHERE,
+        ("reason", pa.string()),
+        ("field", pa.string()),
+        ("raw_length", pa.int64()),
+        ("raw", pa.string()),
+    ]
+)
+_NFC = [field.name for field in event.FIELDS if field.kind in ("text", "name")]
 
 
 class TopicRecreatedError(MusicError):
@@ -26,14 +50,15 @@ class TopicRecreatedError(MusicError):
 
 
 class OffsetsMovedBackError(MusicError):
-    """The database expects earlier records than this reader has: it was restored. Read again from its offsets."""
+    """The database wants earlier records than this reader has: it was restored."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """watermark_delay: how far the watermark stays behind; rejects_kept: rows of rejected_events."""
+    """How far the watermark stays behind, how far ahead an event may be dated, how many rejects are kept."""
 
     watermark_delay: dt.timedelta = dt.timedelta(minutes=10)
+    future_tolerance: dt.timedelta = dt.timedelta(minutes=5)
     rejects_kept: int = 100_000
 
 
@@ -77,10 +102,10 @@ def prepare_session(connection: Any) -> None:
 def write(connection: Any, batch: Batch, rules: Rules) -> Outcome:
     """Write a batch in one transaction; the connection must have seen prepare_session.
 
-    TopicRecreatedError or OffsetsMovedBackError where the offsets do not fit; psycopg2.Error as it comes. Nothing is
-    written then.
+    TopicRecreatedError or OffsetsMovedBackError where the offsets do not fit; psycopg2.Error as it comes.
+    Nothing is written then.
     """
-    plays, rejects, tombstones = split(batch.rows)
+    plays, rejects, tombstones = split(batch.rows, rules.future_tolerance)
     with connection, connection.cursor() as cursor:
         covered = _lock_offsets(cursor, batch)
         plays, rejects, tombstones = (_uncovered(rows, covered) for rows in (plays, rejects, tombstones))
@@ -109,29 +134,45 @@ def write(connection: Any, batch: Batch, rules: Rules) -> Outcome:
     return outcome
 
 
-def split(rows: pa.Table) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """Plays as stored (one column each, NFC, song_id made where missing), rejects, tombstones."""
-    reason = rows["reason"]
-    tombstones = rows.filter(pc.equal(reason, TOMBSTONE))
-    rejects = rows.filter(pc.fill_null(pc.not_equal(reason, TOMBSTONE), False))
-    accepted = rows.filter(pc.is_null(reason))
-    columns = {name: pc.struct_field(accepted["play"], name) for name in PLAY_COLUMNS}
-    for text in event.TEXTS:
-        if text.nfc:
-            columns[text.name] = _nfc(columns[text.name])
+def split(rows: pa.Table, future_tolerance: dt.timedelta) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Plays as stored (one column each), rejects, and tombstones, from the output of query.plays."""
+    in_doubt = pc.is_null(rows["play"])
+    certain = rows.filter(pc.invert(in_doubt))
+    columns = {name: pc.struct_field(certain["play"], name) for name in PLAY_COLUMNS}
+    for name in _NFC:
+        columns[name] = _nfc(columns[name])
     columns["song_id"] = _song_ids(columns)
-    columns |= {
-        "kafka_partition": accepted["partition"],
-        "kafka_offset": accepted["offset"],
-        "kafka_time": accepted["kafka_time"],
-        **{name: accepted[name] for name in ("metric_window", "content_window", "listener")},
-    }
-    plays = pa.table(columns)
-    # The query kept the raw bytes of a play whose texts may have grown too long by NFC.
-    if accepted["raw"].null_count < accepted.num_rows:
-        plays, grown = _too_long(plays, accepted)
-        rejects = pa.concat_tables([rejects.select(grown.column_names), grown])
-    return plays, rejects, tombstones
+    columns |= {"kafka_partition": certain["partition"], "kafka_offset": certain["offset"]}
+    columns |= {name: certain[name] for name in _PLAYS.names if name not in columns}
+    plays = pa.table(columns).cast(_PLAYS)
+    doubtful = rows.filter(in_doubt)
+    tombstones = doubtful.filter(pc.is_null(doubtful["value"])).select(["partition", "offset", "kafka_time"])
+    tombstones = tombstones.rename_columns([name for name, _ in _WHERE])
+    judged, rejects = _judge(doubtful.filter(pc.is_valid(doubtful["value"])), future_tolerance)
+    return pa.concat_tables([plays, judged]) if judged.num_rows else plays, rejects, tombstones
+
+
+def _judge(doubtful: pa.Table, future_tolerance: dt.timedelta) -> tuple[pa.Table, pa.Table]:
+    plays, rejects = [], []
+    for row in doubtful.drop_columns(["play"]).to_pylist():
+        where = {
+            "kafka_partition": row["partition"],
+            "kafka_offset": row["offset"],
+            "kafka_time": row["kafka_time"],
+        }
+        try:
+            play = event.judge(row["value"], row["kafka_time"], future_tolerance)
+        except event.Rejected as reject:
+            why = {"reason": reject.reason, "field": reject.field, "raw_length": row["value_length"]}
+            raw = "\\x" + row["value"][: event.RAW_LIMIT].hex()
+            rejects.append(where | why | {"raw": raw})
+            continue
+        windows = {
+            "metric_window": event.window_start(play["event_time"], event.METRIC_WINDOW),
+            "content_window": event.window_start(play["event_time"], event.CONTENT_WINDOW),
+        }
+        plays.append(play | where | windows | {"listener": row["listener"]})
+    return pa.Table.from_pylist(plays, _PLAYS), pa.Table.from_pylist(rejects, _REJECTS)
 
 
 def _nfc(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -155,19 +196,6 @@ def _song_ids(columns: dict[str, pa.ChunkedArray]) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(ids, pa.string())])
 
 
-def _too_long(plays: pa.Table, accepted: pa.Table) -> tuple[pa.Table, pa.Table]:
-    blame = pa.nulls(plays.num_rows, pa.string())
-    for text in reversed([text for text in event.TEXTS if text.nfc]):
-        over = pc.fill_null(pc.greater(pc.binary_length(plays[text.name]), text.limit), False)
-        blame = pc.if_else(over, text.name, blame)
-    bad = pc.is_valid(blame)
-    names = ["partition", "offset", "kafka_time", "reason", "field", "raw", "raw_length"]
-    grown = accepted.select(names).filter(bad)
-    grown = grown.set_column(3, "reason", pa.array(["too_long"] * grown.num_rows, pa.string()))
-    grown = grown.set_column(4, "field", pc.drop_null(blame))
-    return plays.filter(pc.invert(bad)), grown
-
-
 def _lock_offsets(cursor: Any, batch: Batch) -> dict[int, int]:
     """Lock the topic's offsets, in order, and return them: the next offset of each partition."""
     partitions = sorted(set(pc.unique(batch.rows["partition"]).to_pylist()))
@@ -178,7 +206,8 @@ def _lock_offsets(cursor: Any, batch: Batch) -> dict[int, int]:
             (batch.topic, partition, batch.topic_id),
         )
     cursor.execute(
-        "SELECT partition, topic_id, next_offset FROM ingest_offsets WHERE topic = %s ORDER BY partition FOR UPDATE",
+        "SELECT partition, topic_id, next_offset FROM ingest_offsets WHERE topic = %s "
+        "ORDER BY partition FOR UPDATE",
         (batch.topic,),
     )
     stored = cursor.fetchall()
@@ -203,8 +232,7 @@ def _lock_offsets(cursor: Any, batch: Batch) -> dict[int, int]:
 
 
 def _partition_and_offset(rows: pa.Table) -> tuple[Any, Any]:
-    prefix = "kafka_" if "kafka_offset" in rows.column_names else ""
-    return rows[f"{prefix}partition"].to_numpy(), rows[f"{prefix}offset"].to_numpy()
+    return rows["kafka_partition"].to_numpy(), rows["kafka_offset"].to_numpy()
 
 
 def _uncovered(rows: pa.Table, covered: Mapping[int, int]) -> pa.Table:
@@ -259,8 +287,9 @@ def _insert_plays(
         offered = pc.sum(pc.equal(plays["source"], source)).as_py()
         accepted, late, newest = inserted.get(source, (0, 0, None))
         cursor.execute(
-            "UPDATE ingest_totals SET accepted = accepted + %s, duplicates = duplicates + %s, late = late + %s, "
-            "newest_event_time = greatest(newest_event_time, %s), updated_at = now() WHERE source = %s",
+            "UPDATE ingest_totals SET accepted = accepted + %s, duplicates = duplicates + %s, "
+            "late = late + %s, newest_event_time = greatest(newest_event_time, %s), updated_at = now() "
+            "WHERE source = %s",
             (accepted, offered - accepted, late, newest, source),
         )
     times = [newest for _, _, newest in inserted.values()]
@@ -274,17 +303,18 @@ def _insert_plays(
 def _insert_rejects(cursor: Any, batch: Batch, rejects: pa.Table, kept: int) -> None:
     if not rejects.num_rows:
         return
-    raw = pa.array(["\\x" + value.hex() for value in rejects["raw"].to_pylist()], pa.string())
-    columns = ["partition", "offset", "reason", "field", "raw_length", "kafka_time"]
-    _copy(cursor, "incoming_rejects", rejects.select(columns).append_column("raw", raw))
+    _copy(cursor, "incoming_rejects", rejects)
+    # The same offset twice: the broker lost the first record in a power cut.
     cursor.execute(
-        "INSERT INTO rejected_events (topic_id, kafka_partition, kafka_offset, topic, reason, field, raw, raw_length, "
-        "kafka_time) SELECT %s, kafka_partition, kafka_offset, %s, reason, field, raw, raw_length, kafka_time "
-        "FROM incoming_rejects ORDER BY kafka_time, kafka_partition, kafka_offset "
-        # The same offset twice: the broker lost the first record in a power cut.
-        "ON CONFLICT (topic_id, kafka_partition, kafka_offset) DO UPDATE SET reason = excluded.reason, "
-        "field = excluded.field, raw = excluded.raw, raw_length = excluded.raw_length, "
-        "kafka_time = excluded.kafka_time, rejected_at = now()",
+        "DELETE FROM rejected_events AS r USING incoming_rejects AS i WHERE r.topic_id = %s "
+        "AND r.kafka_partition = i.kafka_partition AND r.kafka_offset = i.kafka_offset",
+        (batch.topic_id,),
+    )
+    cursor.execute(
+        "INSERT INTO rejected_events (topic_id, kafka_partition, kafka_offset, topic, reason, field, raw, "
+        "raw_length, kafka_time) "
+        "SELECT %s, kafka_partition, kafka_offset, %s, reason, field, raw, raw_length, kafka_time "
+        "FROM incoming_rejects ORDER BY kafka_time, kafka_partition, kafka_offset",
         (batch.topic_id, batch.topic),
     )
     cursor.execute(
@@ -308,12 +338,13 @@ def _record(
 ) -> None:
     for partition, (next_offset, newest_kafka_time) in sorted(reached.items()):
         cursor.execute(
-            "UPDATE ingest_offsets SET next_offset = %s, newest_kafka_time = greatest(newest_kafka_time, %s), "
-            "updated_at = now() WHERE topic = %s AND partition = %s",
+            "UPDATE ingest_offsets SET next_offset = %s, "
+            "newest_kafka_time = greatest(newest_kafka_time, %s), updated_at = now() "
+            "WHERE topic = %s AND partition = %s",
             (next_offset, newest_kafka_time, batch.topic, partition),
         )
     for partition, start, end in outcome.gaps:
-        _record_gap(cursor, batch.topic, batch.topic_id, partition, start, end, "hole")
+        cursor.execute(_RECORD_GAP, (batch.topic, batch.topic_id, partition, start, end, "hole"))
     counts = {
         "topic": batch.topic,
         "records": outcome.records,
@@ -334,30 +365,26 @@ def _record(
         counts,
     )
     cursor.execute(
-        "INSERT INTO ingest_batches (topic, records, accepted, duplicates, late, rejected, tombstones, watermark, "
-        "newest_event_time, read_at, committed_at) VALUES (%(topic)s, %(records)s, %(accepted)s, %(duplicates)s, "
-        "%(late)s, %(rejected)s, %(tombstones)s, %(watermark)s, %(newest)s, %(read_at)s, clock_timestamp())",
+        "INSERT INTO ingest_batches (topic, records, accepted, duplicates, late, rejected, tombstones, "
+        "watermark, newest_event_time, read_at, committed_at) "
+        "VALUES (%(topic)s, %(records)s, %(accepted)s, %(duplicates)s, %(late)s, %(rejected)s, "
+        "%(tombstones)s, %(watermark)s, %(newest)s, %(read_at)s, clock_timestamp())",
         counts,
     )
 
 
-def _record_gap(
-    cursor: Any, topic: str, topic_id: str, partition: int, start: int, end: int | None, cause: str
-) -> None:
-    cursor.execute(
-        "INSERT INTO ingest_gaps (topic, topic_id, partition, from_offset, to_offset, cause) "
-        "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-        (topic, topic_id, partition, start, end, cause),
-    )
+_RECORD_GAP = (
+    "INSERT INTO ingest_gaps (topic, topic_id, partition, from_offset, to_offset, cause) "
+    "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
+)
 
 
 def _copy(cursor: Any, table: str, rows: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     pyarrow.csv.write_csv(rows, sink, pyarrow.csv.WriteOptions(include_header=False))
-    names = ", ".join(_STAGED.get(name, name) for name in rows.column_names)
-    cursor.copy_expert(
-        f"COPY {table} ({names}) FROM STDIN (FORMAT csv)", pa.BufferReader(sink.getvalue()), 1 << 20
-    )
+    names = ", ".join(rows.column_names)
+    source = pa.BufferReader(sink.getvalue())
+    cursor.copy_expert(f"COPY {table} ({names}) FROM STDIN (FORMAT csv)", source, 1 << 20)
 
 
 @dataclass(frozen=True)
@@ -396,8 +423,8 @@ def set_offsets(
     """
     with connection, connection.cursor() as cursor:
         cursor.execute(
-            "SELECT topic_id, partition, next_offset FROM ingest_offsets WHERE topic = %s ORDER BY partition "
-            "FOR UPDATE",
+            "SELECT topic_id, partition, next_offset FROM ingest_offsets WHERE topic = %s "
+            "ORDER BY partition FOR UPDATE",
             (topic,),
         )
         now = {(row[0], row[1]): row[2] for row in cursor.fetchall()}
@@ -413,14 +440,17 @@ def set_offsets(
         if before and before.topic_id != topic_id:
             # How many records the old topic still held is not to be known any more.
             for partition, offset in before.next_offsets.items():
-                _record_gap(cursor, topic, before.topic_id, partition, offset, None, "topic_recreated")
+                lost = (topic, before.topic_id, partition, offset, None, "topic_recreated")
+                cursor.execute(_RECORD_GAP, lost)
             cursor.execute("DELETE FROM ingest_offsets WHERE topic = %s", (topic,))
         for partition, offset in sorted(offsets.items()):
             if offset > old.get(partition, 0):
-                _record_gap(cursor, topic, topic_id, partition, old.get(partition, 0), offset, "retention")
+                gap = (topic, topic_id, partition, old.get(partition, 0), offset, "retention")
+                cursor.execute(_RECORD_GAP, gap)
             cursor.execute(
-                "INSERT INTO ingest_offsets (topic, partition, topic_id, next_offset) VALUES (%s, %s, %s, %s) "
-                "ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset, updated_at = now()",
+                "INSERT INTO ingest_offsets (topic, partition, topic_id, next_offset) "
+                "VALUES (%s, %s, %s, %s) ON CONFLICT (topic, partition) DO UPDATE "
+                "SET next_offset = excluded.next_offset, updated_at = now()",
                 (topic, partition, topic_id, offset),
             )
 
@@ -444,10 +474,8 @@ def housekeep(connection: Any, demo_retention_days: int, batches_kept_days: int)
         return None
 
 
-_STAGED = {"partition": "kafka_partition", "offset": "kafka_offset"}
-
-# jit: its compilation costs more than the statements. hll.force_groupagg: a hash aggregate would hold one sketch of
-# 128 KiB for each song of the batch at once.
+# jit: its compilation costs more than the statements. hll.force_groupagg: a hash aggregate would hold one
+# sketch of 128 KiB for each song of the batch at once.
 _SESSION = """
 SET jit = off;
 SET work_mem = '32MB';
@@ -456,15 +484,16 @@ SET statement_timeout = '10min';
 SET lock_timeout = '60s';
 SET idle_in_transaction_session_timeout = '60s';
 CREATE TEMPORARY TABLE IF NOT EXISTS incoming (
-    event_id uuid, event_time timestamptz, source text, user_id text, session_id text, song_id text, title text,
-    artist text, album text, genre text, duration_ms bigint, listened_ms bigint, skipped boolean, liked boolean,
-    completed boolean, subscription_type text, age_group text, country text, region text, device_type text, os text,
-    player text, reason_start text, reason_end text, kafka_partition integer, kafka_offset bigint,
+    event_id uuid, event_time timestamptz, source text, user_id text, session_id text, song_id text,
+    title text, artist text, album text, genre text, duration_ms bigint, listened_ms bigint, skipped boolean,
+    liked boolean, completed boolean, subscription_type text, age_group text, country text, region text,
+    device_type text, os text, player text, reason_start text, reason_end text,
+    kafka_partition integer, kafka_offset bigint,
     metric_window timestamptz, content_window timestamptz, listener bigint
 ) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS incoming_rejects (
-    kafka_partition integer, kafka_offset bigint, reason text, field text, raw_length bigint, kafka_time timestamptz,
-    raw bytea
+    kafka_partition integer, kafka_offset bigint, reason text, field text, raw_length bigint,
+    kafka_time timestamptz, raw bytea
 ) ON COMMIT DELETE ROWS;
 """
 
@@ -485,8 +514,9 @@ def _add_up(table: str, window: str, keys: tuple[str, ...]) -> str:
     return f"""
     {table}_added AS (
         INSERT INTO {table} AS t (window_start, source, {key}, {", ".join(_COUNTS)}, listeners)
-        SELECT {window}, source, {key}, count(*), count(*) FILTER (WHERE completed), count(*) FILTER (WHERE skipped),
-               count(*) FILTER (WHERE liked), coalesce(sum(listened_ms), 0), coalesce(sum(duration_ms), 0),
+        SELECT {window}, source, {key}, count(*), count(*) FILTER (WHERE completed),
+               count(*) FILTER (WHERE skipped), count(*) FILTER (WHERE liked),
+               coalesce(sum(listened_ms), 0), coalesce(sum(duration_ms), 0),
                hll_add_agg(listener::hll_hashval, 11)
         FROM fresh GROUP BY {window}, source, {key} ORDER BY {window}, source, {key}
         ON CONFLICT (window_start, source, {key}) DO UPDATE
@@ -497,7 +527,8 @@ def _add_up(table: str, window: str, keys: tuple[str, ...]) -> str:
 _INSERT_PLAYS = f"""
 WITH inserted AS (
     INSERT INTO stream_events ({", ".join(PLAY_COLUMNS)}, late, kafka_partition, kafka_offset)
-    SELECT {", ".join(PLAY_COLUMNS)}, coalesce(event_time < %(watermark)s, false), kafka_partition, kafka_offset
+    SELECT {", ".join(PLAY_COLUMNS)}, coalesce(event_time < %(watermark)s::timestamptz, false),
+           kafka_partition, kafka_offset
     FROM incoming
     ON CONFLICT DO NOTHING
     RETURNING kafka_partition, kafka_offset, late

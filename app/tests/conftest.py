@@ -8,15 +8,19 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
-from broker import Broker
+from pyspark.sql import SparkSession
 
+from broker import Broker
+from music_streaming.query import SESSION
 from music_streaming.schema import migrate
+from music_streaming.settings import PathSettings, PostgresSettings, Settings
 
 FILES = Path(__file__).parents[2] / "files"
 ROLES = ("music_owner", "music_writer", "superset_reader")
@@ -47,10 +51,8 @@ class Postgres:
             raise RuntimeError(f"{command[0]} failed: {done.stderr}\n{written}")
 
     def create(self) -> None:
-        self.run(
-            self.binaries / "initdb", "-D", self.folder / "data", "-U", "postgres", "--auth=trust", "--no-sync",
-            "--encoding=UTF8", "--locale=C",
-        )  # fmt: skip
+        encoding = ("--encoding=UTF8", "--locale=C", "--auth=trust", "--no-sync")
+        self.run(self.binaries / "initdb", "-D", self.folder / "data", "-U", "postgres", *encoding)
         self.start()
         with contextlib.closing(self.connect("postgres", "postgres")) as connection, connection:
             for role in ROLES:
@@ -169,6 +171,21 @@ def database(postgres: Postgres, _template: Database) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    """One small local session, with the settings that the job has."""
+    builder = SparkSession.builder.master("local[1]").appName("tests")
+    for key, value in {**SESSION, "spark.driver.memory": "768m", "spark.sql.shuffle.partitions": "1"}.items():
+        builder = builder.config(key, value)
+    with warnings.catch_warnings():
+        # Spark's own use of what Python deprecates is not ours to mend.
+        warnings.simplefilter("ignore")
+        session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """One broker for the whole run: a test owns its topic, and leaves the broker running."""
     node = Broker(tmp_path_factory.mktemp("kafka"))
@@ -197,3 +214,16 @@ def topic() -> str:
 def files() -> Path:
     """The repository's data contract: topics.yml, schema, dashboards."""
     return FILES
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Callable[[Database], Settings]:
+    """Makes the settings of a board whose database is the given one; passwords are the roles' names."""
+
+    def of(database: Database) -> Settings:
+        for role in ROLES:
+            (tmp_path / f"postgres_{role}").write_text(role)
+        postgres = PostgresSettings(port=database.postgres.port, database=database.name, secrets_dir=tmp_path)
+        return Settings(postgres=postgres, paths=PathSettings(files=FILES, data=tmp_path))
+
+    return of

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from conftest import FILES, Database
 
+from conftest import FILES, Database
 from music_streaming.schema import SchemaError, migrate, migrations, pending
 
 
