@@ -64,8 +64,7 @@ POSITION_LIMIT = 65535  # characters; Superset cuts a longer layout off
 
 
 def lint(bundle: Bundle) -> list[str]:
-    """Every fault of the bundle as one sentence with file, found and wanted; an empty list: fit to be "
-    "sent."""
+    """Every fault of the bundle as one sentence with file, found and wanted; an empty list: fit to send."""
     keys = [*_keys(bundle)]
     # What follows reads keys without asking, so it needs them to be there.
     return keys or [

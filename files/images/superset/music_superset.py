@@ -1,5 +1,6 @@
 """What this appliance changes inside Superset beyond its settings; superset_config.py names each of these."""
 
+import logging
 from typing import Any
 
 from flask import Flask, current_app, g, redirect
@@ -11,9 +12,7 @@ from superset.utils.log import AbstractEventLogger
 
 
 class HomeView(SupersetIndexView):
-    """``/``, and so the page after login: the Live board, or Superset's own welcome page until it is
-    imported.
-    """
+    """``/``, and so the page after login: the Live board, or the welcome page until it is imported."""
 
     @expose("/")
     def index(self) -> FlaskResponse:
@@ -34,9 +33,12 @@ class QuietEventLogger(AbstractEventLogger):
 
 
 def customise(app: Flask) -> None:
-    """Called by FLASK_APP_MUTATOR, when the extensions are there and the views of the login are "
-    "registered."""
+    """Called by FLASK_APP_MUTATOR, when the extensions are there and the login's views are registered."""
     _event_logger["event_logger"] = QuietEventLogger()
+    # A line per request for each metric that is more than one aggregate, which every rate is.
+    logging.getLogger("superset.utils.core").addFilter(
+        lambda record: not str(record.msg).startswith("Unexpected metric expression type")
+    )
     # Flask-AppBuilder limits the login form only; the REST login guesses passwords just as well.
     # Only failures count, so that musicctl and the checks are never locked out by their own work.
     login = app.view_functions["SecurityApi.login"]

@@ -144,9 +144,7 @@ def migrate(app: Any) -> None:
 
 
 def re_encrypt(app: Any, engine: Engine, config: ModuleType, prepared: dict[str, str]) -> None:
-    """Move stored database passwords from the previous secret key to the present one, and prove that it
-    worked.
-    """
+    """Move stored passwords from the previous secret key to the present one, and read each back."""
     if prepared.get("secret key") in (None, key_mark(config.SECRET_KEY)):
         return
     previous = getattr(config, "PREVIOUS_SECRET_KEY", None)
