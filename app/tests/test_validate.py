@@ -1,0 +1,144 @@
+"""The validation queries hold on good data, and each kind of damage is found by name."""
+
+import contextlib
+
+import pytest
+
+from music_streaming.settings import Settings
+from music_streaming.validate import METRICS, validate
+
+# What the job writes for ten plays of two sources, two duplicates, three rejects and a tombstone.
+PLAYS = """
+SELECT make_demo_partitions(ARRAY[(now() AT TIME ZONE 'UTC')::date, (now() - interval '10 min')::date]);
+CREATE TEMPORARY TABLE plays ON COMMIT DROP AS
+SELECT gen_random_uuid() AS event_id, now() - n * interval '1 minute' AS event_time, source,
+       'listener-' || n % 3 AS user_id, 'song-' || n % 2 AS song_id, 'title' AS title, 'artist' AS artist,
+       'rock' AS genre, 200000::bigint AS duration_ms, 1000::bigint * n AS listened_ms, n % 4 = 0 AS skipped,
+       n % 5 = 0 AS liked, n % 2 = 0 AS completed, 'free' AS subscription_type, '18-24' AS age_group,
+       'DE' AS country, 'Europe' AS region, 'mobile' AS device_type, 'Android' AS os, 'app' AS player,
+       false AS late, 0 AS kafka_partition, n::bigint AS kafka_offset
+FROM generate_series(0, 9) AS n, (VALUES ('demo'), ('scrobble')) AS s (source);
+INSERT INTO stream_events (event_id, event_time, source, user_id, song_id, title, artist, genre, duration_ms,
+    listened_ms, skipped, liked, completed, subscription_type, age_group, country, region, device_type, os,
+    player, late, kafka_partition, kafka_offset)
+SELECT * FROM plays;
+UPDATE ingest_totals SET accepted = 10, newest_event_time = now() WHERE source IN ('demo', 'scrobble');
+UPDATE ingest_totals SET duplicates = 2 WHERE source = 'demo';
+INSERT INTO ingest_reject_totals (reason, rejected) VALUES ('not_json', 3);
+INSERT INTO ingest_state (topic, watermark, records, accepted, duplicates, rejected, tombstones)
+VALUES ('stream_events', now() - interval '10 minutes', 26, 20, 2, 3, 1);
+INSERT INTO ingest_offsets (topic, partition, topic_id, next_offset)
+VALUES ('stream_events', 0, 'id', 20), ('stream_events', 1, 'id', 11);
+INSERT INTO ingest_gaps (topic, topic_id, partition, from_offset, to_offset, cause)
+VALUES ('stream_events', 'id', 1, 0, 5, 'retention');
+"""
+
+
+def add_up(table: str) -> str:
+    minutes, keys = METRICS[table]
+    key = ", ".join(keys)
+    return f"""
+    INSERT INTO {table} (window_start, source, {key}, streams, completions, skips, likes, listened_ms,
+                         duration_ms, listeners)
+    SELECT date_bin('{minutes} minutes', event_time, 'epoch'), source, {key}, count(*),
+           count(*) FILTER (WHERE completed), count(*) FILTER (WHERE skipped), count(*) FILTER (WHERE liked),
+           sum(listened_ms), sum(duration_ms), hll_add_agg(hll_hash_text(user_id), 11)
+    FROM plays GROUP BY 1, 2, {key};"""
+
+
+@pytest.fixture
+def settings(database, secrets) -> Settings:
+    """A database that the job could have left behind."""
+    with contextlib.closing(database.connect("music_writer")) as connection, connection:
+        connection.cursor().execute(PLAYS + "".join(add_up(table) for table in METRICS))
+    return secrets(database)
+
+
+@pytest.fixture
+def damage(database):
+    def done(sql: str) -> None:
+        with contextlib.closing(database.connect("music_owner")) as connection, connection:
+            connection.cursor().execute(sql)
+
+    return done
+
+
+def failing(settings: Settings) -> list[str]:
+    return [check.name for check in validate(settings).checks if not check.ok]
+
+
+def test_good_data_is_good(settings):
+    sample = validate(settings)
+    assert sample.ok, [check for check in sample.checks if not check.ok]
+    assert sample.checks[0].found == "10 in each"
+    assert [check.found for check in sample.checks if check.note] == ["5"]
+
+
+def test_an_empty_database_is_good(database, secrets):
+    sample = validate(secrets(database))
+    assert sample.ok, [check for check in sample.checks if not check.ok]
+
+
+@pytest.mark.parametrize(
+    ("sql", "named"),
+    [
+        ("DELETE FROM stream_events WHERE source = 'scrobble' AND kafka_offset = 3", "scrobble: accepted ="),
+        ("UPDATE ingest_totals SET accepted = accepted + 1 WHERE source = 'demo'", "demo: accepted ="),
+        ("UPDATE geographic_metrics SET streams = streams + 1 WHERE source = 'demo'", "demo: accepted ="),
+        ("DELETE FROM device_usage_metrics WHERE source = 'demo'", "demo: accepted ="),
+        ("UPDATE device_usage_metrics SET listened_ms = listened_ms + 1", "listened_ms: the same sum"),
+        ("UPDATE geographic_metrics SET likes = -1", "geographic_metrics: counts"),
+        ("UPDATE geographic_metrics SET skips = streams + 1", "geographic_metrics: counts"),
+        (
+            "UPDATE device_usage_metrics SET window_start = window_start + interval '1 minute'",
+            "device_usage_metrics: counts",
+        ),
+        ("UPDATE user_engagement_metrics SET listeners = hll_empty(11)", "user_engagement_metrics: counts"),
+        (
+            "UPDATE content_performance_metrics SET listeners = (SELECT hll_add_agg(hll_hash_integer(n), 11)"
+            " FROM generate_series(1, 1000) AS n)",
+            "content_performance_metrics: counts",
+        ),
+        ("UPDATE user_engagement_metrics SET age_group = 'old'", "user_engagement_metrics: age_group"),
+        ("UPDATE geographic_metrics SET region = 'Atlantis'", "geographic_metrics: region"),
+        # The sums agree, but the rows are those of others.
+        ("UPDATE geographic_metrics SET country = 'FR'", "geographic_metrics: the newest plays"),
+        ("UPDATE ingest_state SET records = records + 1", "every record is accepted"),
+        ("UPDATE ingest_state SET duplicates = 3, tombstones = 0", "duplicates: by source"),
+        ("UPDATE ingest_reject_totals SET rejected = 2", "rejects: by reason"),
+        ("UPDATE ingest_offsets SET next_offset = 12 WHERE partition = 1", "offsets are continuous"),
+        ("UPDATE ingest_totals SET newest_event_time = now() + interval '6 minutes'", "no play is dated"),
+        ("UPDATE ingest_state SET watermark = now() + interval '2 minutes'", "the watermark is behind"),
+    ],
+)  # fmt: skip
+def test_damage_is_named(settings, damage, sql, named):
+    damage(sql)
+    names = failing(settings)
+    assert any(name.startswith(named) for name in names), names
+
+
+def test_expired_plays_still_count(settings, damage):
+    damage(
+        "DELETE FROM stream_events WHERE source = 'demo';"
+        "UPDATE ingest_totals SET expired = 10 WHERE source = 'demo'"
+    )
+    assert [name for name in failing(settings) if not name.endswith("give the same rows")] == []
+
+
+def test_a_recreated_topic_still_adds_up(settings, damage):
+    damage(
+        "INSERT INTO ingest_gaps (topic, topic_id, partition, from_offset, to_offset, cause)"
+        " VALUES ('stream_events', 'id', 0, 20, NULL, 'topic_recreated');"
+        "UPDATE ingest_offsets SET topic_id = 'new', next_offset = 0 WHERE partition = 0"
+    )
+    assert failing(settings) == []
+
+
+def test_all_checks_see_one_moment(settings, database):
+    from music_streaming.validate import snapshot  # noqa: PLC0415
+
+    with snapshot(settings) as seen:
+        before = seen.row("SELECT count(*) FROM stream_events")
+        with contextlib.closing(database.connect("music_owner")) as connection, connection:
+            connection.cursor().execute("DELETE FROM stream_events")
+        assert seen.row("SELECT count(*) FROM stream_events") == before
