@@ -238,7 +238,7 @@ def ends_of_topic(settings: Settings) -> dict[int, int]:
     """Partition -> end offset of the events' topic."""
     from kafka.errors import KafkaError  # noqa: PLC0415
 
-    with admin(settings.kafka.bootstrap, timeout_seconds=5) as client:
+    with admin(settings.kafka.bootstrap, timeout_seconds=3) as client:
         try:
             ends, found = end_offsets(client, settings.kafka.topic), "no such topic"
         except KafkaError as error:
