@@ -43,8 +43,8 @@ _JSON = {
 }
 _TEXTS = [field for field in event.FIELDS if field.kind in ("id", "text", "name")]
 _LINES = [field.name for field in event.FIELDS if field.kind in ("id", "text", "name", "vocabulary")]
-# JSON of one flat object in printable ASCII without escapes. Matched from the start this costs next to nothing;
-# each search for a pattern costs as much as a third of reading the JSON.
+# JSON of one flat object in printable ASCII without escapes. Matched from the start this costs next to nothing,
+# while each search for a pattern costs a third of reading the JSON.
 _PLAIN = r"^\{[ -\[\]-z|~]*\}$"
 # What makes any other JSON text doubtful.
 _DOUBTFUL = (

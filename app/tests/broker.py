@@ -25,24 +25,24 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "music-
 START_SECONDS = 60
 
 
-def jars() -> Path:
-    """The folder with the broker's jars, fetched once and checked as in the image."""
-    pinned = (IMAGE / "jars.sha256").read_bytes()
-    folder = CACHE / f"kafka-jars-{hashlib.sha256(pinned).hexdigest()[:12]}"
+def jars(image: Path = IMAGE) -> Path:
+    """The folder with the jars of an image, by default the broker's; fetched once and checked as in the image."""
+    pinned = (image / "jars.sha256").read_bytes()
+    folder = CACHE / f"{image.name}-jars-{hashlib.sha256(pinned).hexdigest()[:12]}"
     if folder.exists():
         return folder
     # Spark brings Ivy along, which the image takes from its distribution.
     ivy = Path(pyspark.__file__).parent / "jars" / "*"
     partial = folder.with_name(f"{folder.name}.{os.getpid()}")
     command = [
-        "java", "-cp", str(ivy), "org.apache.ivy.Main", "-warn", "-ivy", str(IMAGE / "ivy.xml"),
+        "java", "-cp", str(ivy), "org.apache.ivy.Main", "-warn", "-ivy", str(image / "ivy.xml"),
         "-confs", "run", "-types", "jar", "bundle",
         "-retrieve", f"{partial}/[artifact]-[revision](-[classifier]).[ext]",
     ]  # fmt: skip
     try:
         subprocess.run(command, check=True, capture_output=True, timeout=300)
         subprocess.run(
-            ["sha256sum", "--quiet", "--check", IMAGE / "jars.sha256"], cwd=partial, check=True, timeout=60
+            ["sha256sum", "--quiet", "--check", image / "jars.sha256"], cwd=partial, check=True, timeout=60
         )
         # Another run may have been quicker.
         if not folder.exists():

@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 from pyspark.sql import SparkSession
 
-from broker import Broker
+from broker import Broker, jars
 from music_streaming.query import SESSION
 from music_streaming.schema import migrate
 from music_streaming.settings import PathSettings, PostgresSettings, Settings
@@ -183,6 +183,12 @@ def spark() -> Iterator[SparkSession]:
     session.sparkContext.setLogLevel("ERROR")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def spark_kafka_jars() -> list[Path]:
+    """Spark's connector to Kafka: the jars of the image."""
+    return sorted(jars(FILES / "images" / "spark").glob("*.jar"))
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,15 @@
 """The validation queries hold on good data, and each kind of damage is found by name."""
 
 import contextlib
+from datetime import UTC, datetime
 
 import pytest
 
+from music_streaming import table
+from music_streaming.generate import CLEAN, World
 from music_streaming.settings import Settings
-from music_streaming.validate import METRICS, validate
+from music_streaming.truth import TABLES, Truth, read_rows
+from music_streaming.validate import METRICS, compare_with_truth, validate
 
 # What the job writes for ten plays of two sources, two duplicates, three rejects and a tombstone.
 PLAYS = """
@@ -142,3 +146,41 @@ def test_all_checks_see_one_moment(settings, database):
         with contextlib.closing(database.connect("music_owner")) as connection, connection:
             connection.cursor().execute("DELETE FROM stream_events")
         assert seen.row("SELECT count(*) FROM stream_events") == before
+
+
+def test_the_tables_are_compared_with_the_truth_file(database, secrets, damage, tmp_path):
+    world = World(seed=7, listeners=50, artists=200)
+    truth = Truth(world)
+    start_ms = int(datetime(2026, 11, 20, tzinfo=UTC).timestamp() * 1000)
+    for _ in world.history(start_ms, start_ms + 6 * 3_600_000, CLEAN, truth):
+        pass
+    path = tmp_path / "truth.jsonl.gz"
+    truth.write(path)
+    with contextlib.closing(database.connect("music_writer")) as connection, connection:
+        cursor = connection.cursor()
+        for name, row in read_rows(path):
+            # Any people will do, as long as there are as many.
+            people = (
+                "(SELECT hll_add_agg(hll_hash_integer(n), 11) FROM generate_series(1, %(listeners)s) AS n)"
+            )
+            columns = [column for column in row if column != "listeners"]
+            values = ", ".join(f"%({column})s" for column in columns)
+            cursor.execute(
+                f"INSERT INTO {name} ({', '.join(columns)}, listeners) VALUES ({values}, {people})", row
+            )
+    sample = compare_with_truth(secrets(database), path)
+    assert sample.ok, sample
+    assert len(sample.checks) == len(METRICS)
+
+    damage("UPDATE device_usage_metrics SET skips = skips + 1")
+    sample = compare_with_truth(secrets(database), path)
+    assert {check.name.split()[0].rstrip(":") for check in sample.checks if not check.ok} == {
+        "device_usage_metrics"
+    }
+
+
+def test_the_tables_are_those_of_the_truth_and_of_the_job():
+    assert {name: (minutes, tuple(keys)) for name, (minutes, keys) in TABLES.items()} == METRICS
+    assert {name: keys for name, _, keys in table.METRICS} == {
+        name: keys for name, (_, keys) in METRICS.items()
+    }

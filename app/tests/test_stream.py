@@ -1,0 +1,263 @@
+"""The driver as a process of its own, against a real broker and a real PostgreSQL."""
+
+import datetime as dt
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaProducer, TopicPartition
+
+from broker import Broker
+from conftest import Database
+from music_streaming import event
+from music_streaming.settings import Settings
+from music_streaming.stream import TopicState, starting_offsets
+from music_streaming.table import Stored
+from music_streaming.topic import Topic, admin, apply_topics
+
+LIMIT_SECONDS = 90
+NOW = dt.datetime.now(dt.UTC)
+
+
+class Driver:
+    """`python -m music_streaming.stream` with its output in a file."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.log = folder / "driver.log"
+        self.environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "music_streaming.stream"],
+                env=os.environ | self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # With its JVM: both are killed.
+                start_new_session=True,
+            )
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal and return the exit code."""
+        assert self._process
+        if number == signal.SIGKILL:
+            os.killpg(self._process.pid, number)
+        else:
+            self._process.send_signal(number)
+        return self.exit_code()
+
+    def exit_code(self) -> int:
+        assert self._process
+        code = self._process.wait(LIMIT_SECONDS)
+        self._process = None
+        return code
+
+    def wait_until(self, what: Callable[[], Any], wanted: Any) -> None:
+        """Wait until what() gives wanted; fails with what was seen and the log."""
+        assert self._process
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while (seen := what()) != wanted:
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                pytest.fail(f"saw {seen}, wanted {wanted}\n{self.log.read_text(errors='replace')[-6000:]}")
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        if self._process:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+@pytest.fixture
+def settings(database: Database, secrets: Callable[[Database], Settings]) -> Settings:
+    return secrets(database)
+
+
+@pytest.fixture
+def driver(
+    tmp_path: Path, broker: Broker, settings: Settings, topic: str, spark_kafka_jars: list[Path]
+) -> Iterator[Driver]:
+    """A driver, not yet started, of small batches and in local mode."""
+    (tmp_path / "music.toml").write_text(
+        f"""
+        [kafka]
+        bootstrap = "{broker.bootstrap}"
+        topic = "{topic}"
+        [postgres]
+        port = {settings.postgres.port}
+        database = "{settings.postgres.database}"
+        secrets_dir = "{settings.postgres.secrets_dir}"
+        [spark]
+        master = "local[2]"
+        max_offsets_per_trigger = 800
+        trigger_seconds = 0.2
+        scratch_dir = "{tmp_path}/scratch"
+        """
+    )
+    made = Driver(
+        tmp_path,
+        {
+            "MUSIC_CONFIG": str(tmp_path / "music.toml"),
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYSPARK_SUBMIT_ARGS": f"--jars {','.join(map(str, spark_kafka_jars))} pyspark-shell",
+        },
+    )
+    yield made
+    made.close()
+
+
+def make_topic(broker: Broker, name: str, partitions: int = 2) -> None:
+    with admin(broker.bootstrap) as client:
+        apply_topics(client, [Topic(name, partitions, {"message.timestamp.type": "LogAppendTime"})])
+
+
+def plays(start: int, count: int) -> list[bytes]:
+    return [
+        json.dumps(
+            {
+                "event_id": str(uuid.UUID(int=number)),
+                "event_time": event.format_time(NOW - dt.timedelta(seconds=number % 500)),
+                "source": "demo",
+                "user_id": f"u{number % 100}",
+                "title": f"Song {number % 50}",
+                "artist": "Artist",
+            }
+        ).encode()
+        for number in range(start, start + count)
+    ]
+
+
+def send(broker: Broker, topic: str, values: list[bytes | None]) -> None:
+    producer = KafkaProducer(bootstrap_servers=broker.bootstrap)
+    for number, value in enumerate(values):
+        producer.send(topic, value=value, key=str(number).encode())
+    producer.flush(30)
+    producer.close()
+
+
+def accepted(database: Database) -> int:
+    return int(database.value("SELECT sum(accepted) FROM ingest_totals"))
+
+
+def assert_exact(database: Database, plays_sent: int) -> None:
+    assert accepted(database) == plays_sent
+    assert database.value("SELECT bool_and(exact) FROM ingest_exactness"), database.rows(
+        "SELECT * FROM ingest_exactness"
+    )
+
+
+def test_killed_in_mid_batch_loses_and_doubles_nothing(
+    broker: Broker, database: Database, topic: str, driver: Driver
+) -> None:
+    make_topic(broker, topic)
+    good = plays(0, 8000)
+    values: list[bytes | None] = []
+    for number, value in enumerate(good):
+        values.append(value)
+        if number % 50 == 0:
+            values += [value, b"{", None]
+    send(broker, topic, values)
+    records = len(values)
+    driver.start()
+    driver.wait_until(lambda: accepted(database) > 1500, True)
+    driver.end(signal.SIGKILL)
+    assert accepted(database) < 8000, "it was too quick to be killed in the middle"
+    # The next one finds the database away for a moment, too.
+    driver.start()
+    before = accepted(database)
+    driver.wait_until(lambda: accepted(database) > before, True)
+    database.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usename = 'music_writer'",
+        (database.name,),
+        role="postgres",
+    )
+    driver.wait_until(lambda: database.value("SELECT sum(records) FROM ingest_state"), records)
+    assert_exact(database, 8000)
+    state = database.rows("SELECT duplicates, rejected, tombstones FROM ingest_state")
+    assert state == [(160, 160, 160)]
+    assert database.value("SELECT count(*) FROM rejected_events") == 160
+    assert database.value("SELECT count(*) FROM ingest_gaps") == 0
+    assert driver.end(signal.SIGTERM) == 0
+
+
+def test_topic_grown_recreated_and_cut_by_retention(
+    broker: Broker, database: Database, topic: str, driver: Driver
+) -> None:
+    make_topic(broker, topic)
+    send(broker, topic, [*plays(0, 500)])
+    driver.start()
+    driver.wait_until(lambda: accepted(database), 500)
+    # New partitions are read without a restart.
+    make_topic(broker, topic, 4)
+    send(broker, topic, [*plays(500, 100)])
+    driver.wait_until(lambda: accepted(database), 600)
+    # Another topic with more records than were read of the first one: offsets alone would not show it.
+    with admin(broker.bootstrap) as client:
+        client.delete_topics([topic])
+    make_topic(broker, topic, 4)
+    send(broker, topic, [*plays(1000, 700), b"bad"])
+    assert driver.exit_code() == 1
+    # Before the next start, retention deletes records that were not read.
+    partition = TopicPartition(topic, 0)
+    with admin(broker.bootstrap) as client:
+        client.delete_records({partition: 10})
+    driver.start()
+    driver.wait_until(lambda: accepted(database), 600 + 690)
+    driver.wait_until(lambda: database.value("SELECT count(*) FROM rejected_events"), 1)
+    gaps = database.rows("SELECT DISTINCT cause FROM ingest_gaps ORDER BY 1")
+    assert [cause for (cause,) in gaps] == ["retention", "topic_recreated"]
+    assert database.rows(
+        "SELECT partition, from_offset, to_offset FROM ingest_gaps WHERE cause = 'retention'"
+    ) == [(0, 0, 10)]
+    assert_exact(database, 1290)
+    began = time.monotonic()
+    assert driver.end(signal.SIGTERM) == 0
+    assert time.monotonic() - began < 30
+
+
+def test_batch_too_large_for_the_driver_is_cut_up(
+    broker: Broker, database: Database, topic: str, driver: Driver
+) -> None:
+    make_topic(broker, topic, 1)
+    # 200 MB that are no play, of which the driver would take 128 MB at once.
+    junk: list[bytes | None] = [b"x" * 65_000] * 3000
+    send(broker, topic, [*junk, *plays(0, 10)])
+    driver.environment["MUSIC_SPARK__MAX_OFFSETS_PER_TRIGGER"] = "5000"
+    driver.start()
+    driver.wait_until(lambda: accepted(database), 10)
+    assert database.value("SELECT rejected FROM ingest_state") == 3000
+    assert "at most 500 records each from now on" in driver.log.read_text()
+
+
+START = {0: 0, 1: 5}
+END = {0: 100, 1: 105}
+
+
+@pytest.mark.parametrize(
+    ("stored", "later", "wanted"),
+    [
+        (None, {}, {0: 0, 1: 5}),
+        (Stored("other", {0: 90, 1: 90}, {}), {}, {0: 0, 1: 5}),
+        (Stored("id", {0: 90, 1: 90}, {0: NOW, 1: NOW}), {0: 95, 1: None}, {0: 90, 1: 90}),
+        (Stored("id", {0: 90, 1: 2}, {0: NOW, 1: NOW}), {0: 90, 1: 7}, {0: 90, 1: 5}),
+        (Stored("id", {0: 90}, {0: NOW}), {0: 90, 1: 105}, {0: 90, 1: 5}),
+        (Stored("id", {0: 120, 1: 90}, {0: NOW, 1: NOW}), {0: None, 1: 100}, {0: 100, 1: 90}),
+        (Stored("id", {0: 90, 1: 90}, {0: NOW, 1: NOW}), {0: 80, 1: None}, {0: 80, 1: 90}),
+    ],
+    ids=[
+        "first start", "another topic", "goes on", "retention passed it", "new partition",
+        "broker lost its newest records", "and gave their offsets to others",
+    ],
+)  # fmt: skip
+def test_starting_offsets(
+    stored: Stored | None, later: dict[int, int | None], wanted: dict[int, int]
+) -> None:
+    assert starting_offsets(stored, TopicState("id", START, END), later) == wanted
