@@ -43,7 +43,7 @@ _JSON = {
 }
 _TEXTS = [field for field in event.FIELDS if field.kind in ("id", "text", "name")]
 _LINES = [field.name for field in event.FIELDS if field.kind in ("id", "text", "name", "vocabulary")]
-# JSON of one flat object in printable ASCII without escapes. Matched from the start this costs next to nothing,
+# JSON of one flat object in printable ASCII without escapes. Matched from the start it costs next to nothing,
 # while each search for a pattern costs a third of reading the JSON.
 _PLAIN = r"^\{[ -\[\]-z|~]*\}$"
 # What makes any other JSON text doubtful.

@@ -18,10 +18,11 @@ import pytest
 
 import music_streaming
 from music_streaming.error import MusicError
-from music_streaming.event import FIELD_NAMES, check, parse_time
+from music_streaming.event import FIELD_NAMES, parse_time
 from music_streaming.generate import CLEAN, USUAL, Dirt, Record, World, floor_hour, write_jsonl
 from music_streaming.generate_catalogue import AWKWARD
 from music_streaming.generate_sessions import begun_on
+from verdict import check
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 START = int(datetime(2026, 11, 20, tzinfo=UTC).timestamp() * 1000)
