@@ -52,7 +52,7 @@ def _cell(value: object) -> str:
 def with_part(text: str, name: str, part: str) -> str:
     """`text` with what stands between the markers of `name` replaced by `part`."""
     return re.sub(
-        rf"(<!-- {name}\b.*?-->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{part}\n{m[2]}", text, flags=re.DOTALL
+        rf"(<!-- {name}.*?-->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{part}\n{m[2]}", text, flags=re.DOTALL
     )
 
 
