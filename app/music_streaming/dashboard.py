@@ -284,7 +284,7 @@ def remove_left_over(superset: Superset, bundle: Bundle) -> tuple[str, ...]:
 def dataset_ids(superset: Superset, bundle: Bundle) -> dict[str, int]:
     """uuid -> Superset's id of each shipped dataset that is there."""
     shipped = bundle.uuids("datasets")
-    found = {item["uuid"]: item["id"] for item in superset.made_here("dataset")}
+    found = {item["uuid"]: item["id"] for item in superset.find("dataset")}
     return {key: value for key, value in found.items() if key in shipped}
 
 
