@@ -17,7 +17,7 @@ INTERNAL = {"image_name", "image_base", "image_context", "image_build_args"}
 WIRING = {
     "base_extra_ca_certificates": "Extra CA certificates for board and images: files on the control node.",
     "music_data_root": "Folder on the board for all data; set it before the first run.",
-    "music_display_time_zone": "Time zone that dashboards and musicctl show; everything is stored in UTC.",
+    "music_display_time_zone": "Time zone in which times are shown; everything is stored in UTC.",
     "music_images_cache": "Folder on the control node that keeps built images for the next board; empty keeps none.",
     "music_superset_port": "Port of the dashboards.",
 }

@@ -60,5 +60,6 @@ def test_named_units_exist():
         "producer",
         "metrics",
         "streaming",
+        "live",  # the home page
     }
     assert units <= known, units - known
