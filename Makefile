@@ -44,7 +44,7 @@ test: setup-test lint test-app test-board ## do all set-up and every test, then 
 	@python bench/figures.py
 
 test-app: setup-test ## the quick tests: event, query, transaction, producer (under 2 minutes)
-	pytest --junitxml .cache/junit/app.xml
+	pytest --junitxml .cache/junit/app.xml $(PYTEST_ARGUMENTS)
 
 test-board: setup-test ## the stories on a simulated board
 	rm -f .cache/figures.jsonl .cache/junit/board-*.xml
