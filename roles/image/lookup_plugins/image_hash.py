@@ -12,7 +12,8 @@ from ansible.plugins.lookup import LookupBase
 DOCUMENTATION = """
 name: image_hash
 short_description: hash of a build context and of what else goes into an image
-description: The same inputs give the same 12 hex digits on every control node, whatever the files' times and owners are.
+description: >-
+  The same inputs give the same 12 hex digits on every control node, whatever the files' times and owners are.
 options:
   _terms:
     description: Folders and files on the control node; of a folder every file below it counts, with its name.
@@ -33,8 +34,8 @@ class LookupModule(LookupBase):
             top = Path(term)
             if not top.exists():
                 raise AnsibleLookupError(f"found no {top}, wanted a file or folder that an image is built from")
-            files = [top] if top.is_file() else sorted(path for path in top.rglob("*") if path.is_file())
-            for path in files:
+            below = [top] if top.is_file() else sorted(top.rglob("*"))
+            for path in filter(Path.is_file, below):
                 content = path.read_bytes()
                 name = path.relative_to(top.parent).as_posix()
                 digest.update(f"{name}\0{path.stat().st_mode & 0o111 != 0}\0{len(content)}\0".encode())
