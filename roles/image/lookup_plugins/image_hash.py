@@ -33,7 +33,7 @@ class LookupModule(LookupBase):
         for term in terms:
             top = Path(term)
             if not top.exists():
-                raise AnsibleLookupError(f"found no {top}, wanted a file or folder that an image is built from")
+                raise AnsibleLookupError(f"found no {top}, wanted what an image is built from")
             below = [top] if top.is_file() else sorted(top.rglob("*"))
             for path in filter(Path.is_file, below):
                 content = path.read_bytes()
