@@ -47,8 +47,12 @@ class Board:
         out = self.ssh(f"sudo musicctl sql --csv -c '{quoted}'").stdout
         return [line.split(",") for line in out.splitlines()]
 
-    def status(self) -> dict[str, object]:
-        return json.loads(self.ssh("sudo musicctl status --json", check=False).stdout)
+    def script_on_board(self, name: str, *arguments: str) -> dict[str, float]:
+        """Run molecule/tests/`name` in the app's Python on the board; the JSON object that it prints."""
+        script = (PROJECT / "molecule/tests" / name).read_text(encoding="utf-8")
+        command = f"sudo /opt/music/venv/bin/python - {' '.join(arguments)} <<'SCRIPT'\n{script}\nSCRIPT"
+        found: dict[str, float] = json.loads(self.ssh(command, timeout=300).stdout)
+        return found
 
     def _run(
         self, argv: list[str], *, check: bool = True, timeout: float = 120
