@@ -8,7 +8,6 @@ HOST ?=
 BOARD ?= music
 CACHE := $(or $(MUSIC_CACHE),$(HOME)/.cache/music-streaming)
 UV_VERSION := 0.13.9
-BIN := .venv/bin
 # Beside group_vars, so that the settings there hold for it.
 INVENTORY := inventory/board-$(or $(subst @,-,$(HOST)),$(BOARD)).yml
 PACKAGES := chromium default-jre-headless fonts-ipafont-gothic fonts-noto-core fonts-noto-color-emoji nmap postgresql shellcheck
@@ -70,7 +69,7 @@ lock: setup ## renew the locks after a change of requirements.txt or pyproject.t
 	$(compile) requirements.txt pyproject.toml --extra spark --extra test -o requirements-test.lock
 	$(compile) pyproject.toml -o app/requirements.lock
 
-bench: setup-test ## measure speed; see bench/README.md
+bench: setup-test ## list the scripts that measure speed
 	@ls bench/*.py
 
 clean: ## remove what make made here (the cache folder of images stays)

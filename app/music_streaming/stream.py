@@ -13,7 +13,6 @@ import json
 import logging
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -29,9 +28,10 @@ import tenacity
 from music_streaming import query, table
 from music_streaming.error import MusicError
 from music_streaming.settings import Settings
-from music_streaming.topic import admin
+from music_streaming.topic import admin, knock
 
 if TYPE_CHECKING:
+    from kafka import KafkaConsumer
     from kafka.admin import KafkaAdminClient
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
@@ -107,18 +107,22 @@ class Progress:
         )
 
 
+def _consumer(bootstrap: str) -> contextlib.closing[KafkaConsumer]:
+    """A consumer that belongs to no group: it only asks for offsets."""
+    from kafka import KafkaConsumer  # noqa: PLC0415
+
+    return contextlib.closing(KafkaConsumer(bootstrap_servers=bootstrap.split(","), group_id=None))
+
+
 def topic_state(bootstrap: str, topic: str) -> TopicState:
     """Ask Kafka for the topic; StreamError where it does not exist, KafkaError as it comes."""
-    from kafka import KafkaConsumer, TopicPartition  # noqa: PLC0415
+    from kafka import TopicPartition  # noqa: PLC0415
 
     with admin(bootstrap) as client:
         topic_id = topic_identity(client, topic)
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap.split(","), group_id=None)
-    try:
+    with _consumer(bootstrap) as consumer:
         parts = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
         first, end = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
-    finally:
-        consumer.close()
     return TopicState(
         topic_id,
         {part.partition: offset for part, offset in first.items()},
@@ -138,17 +142,13 @@ def topic_identity(client: KafkaAdminClient, topic: str) -> str:
 
 def offsets_by_time(bootstrap: str, topic: str, times: Mapping[int, dt.datetime]) -> dict[int, int | None]:
     """Of each partition the first offset that Kafka appended after `times`; None where there is none."""
-    from kafka import KafkaConsumer, TopicPartition  # noqa: PLC0415
+    from kafka import TopicPartition  # noqa: PLC0415
 
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap.split(","), group_id=None)
-    try:
-        asked = {
-            TopicPartition(topic, number): int(moment.timestamp() * 1000) + 1
-            for number, moment in times.items()
-        }
+    asked = {
+        TopicPartition(topic, number): int(moment.timestamp() * 1000) + 1 for number, moment in times.items()
+    }
+    with _consumer(bootstrap) as consumer:
         found = consumer.offsets_for_times(asked)
-    finally:
-        consumer.close()
     return {part.partition: at.offset if at else None for part, at in found.items()}
 
 
@@ -264,15 +264,8 @@ class Job:
         scheme, _, masters = self.settings.spark.master.partition("://")
         if scheme != "spark":
             return
-        refusals = []
-        for master in masters.split(","):
-            host, _, port = master.rpartition(":")
-            try:
-                socket.create_connection((host, int(port)), timeout=5).close()
-                return
-            except OSError as error:
-                refusals.append(f"{master}: {error}")
-        raise OSError("; ".join(refusals))
+        if refusal := knock(masters, seconds=5):
+            raise OSError(refusal)
 
     def _wait_for(self, what: str, ask: Callable[[], None]) -> None:
         """Ask until it answers, for any time, as at boot the others may come later; or until `stop`."""
