@@ -54,7 +54,7 @@ test-board: setup-test ## the stories on a simulated board
 
 lint: setup-test ## style and types
 	yamllint --strict .
-	ansible-lint --quiet --config-file .config/ansible-lint.yml
+	ansible-lint -q --config-file .config/ansible-lint.yml
 	ruff check app bench molecule
 	ruff format --check app bench molecule
 	mypy
