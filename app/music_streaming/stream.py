@@ -48,7 +48,10 @@ REPORT_SECONDS = 60
 # Below the time that systemd gives the unit to stop.
 STOP_SECONDS = 20
 
-MAX_RESULT = "128m"
+# Three copies of a result meet in the driver's heap: as it arrives, put together, and on its way to Python.
+MAX_RESULT = "48m"
+# How Spark words it that a batch was too large for the driver or for its executors.
+TOO_LARGE = ("spark.driver.maxResultSize", "OutOfMemoryError", "ExecutorLostFailure")
 
 # Heap apart, a JVM of this job needs little; the defaults reserve for a server.
 JVM_OPTIONS = (
@@ -310,7 +313,7 @@ class Job:
         self._topic_id = kafka.topic_id
 
     def _run_query(self, spark: SparkSession, scratch: Path) -> None:
-        """Run the query; where a batch is too large for the driver, run it again with smaller ones."""
+        """Run the query; where a batch is too large for the memory, run it again with smaller ones."""
         limit = self.settings.spark.max_offsets_per_trigger
         while True:
             running = self._start(spark, scratch / f"checkpoint-{limit}", limit)
@@ -318,14 +321,12 @@ class Job:
                 self._watch(running)
                 return
             except Exception as error:
-                if "spark.driver.maxResultSize" not in str(error) or limit == 1:
+                if limit == 1 or not any(sign in str(error) for sign in TOO_LARGE):
                     raise
                 running.stop()
                 limit = max(limit // 10, 1)
                 self._failure = None
-                log.warning(
-                    "a batch is larger than %s: at most %d records each from now on", MAX_RESULT, limit
-                )
+                log.warning("a batch did not fit into memory: at most %d records each from now on", limit)
 
     def _start(self, spark: SparkSession, checkpoint: Path, limit: int) -> StreamingQuery:
         starts = {self.topic: {str(number): offset for number, offset in sorted(self._expected.items())}}
