@@ -169,7 +169,7 @@ class PathSettings(_Section):
     """Folders: what the services write, and the data contract (topics.yml, schema/, dashboards/)."""
 
     data: Path = Path("/var/lib/music")
-    files: Path = Path("/opt/music/files")
+    files: Path = Path(__file__).with_name("files")
 
 
 class Settings(BaseSettings):

@@ -75,8 +75,9 @@ def main(url: str, folder: Path, password: str) -> dict[str, Any]:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 1600})
         foreign: list[str] = []
+        # Finished, for Chromium also tells of those that the content security policy forbids it to make.
         page.on(
-            "request",
+            "requestfinished",
             lambda request: (
                 None if request.url.startswith((url, "data:", "blob:")) else foreign.append(request.url)
             ),
