@@ -8,6 +8,18 @@ def test_no_unit_container_image_or_program_is_left(board):
     assert board.ssh("sudo docker ps -aq").stdout == ""
     assert board.ssh("sudo docker image ls -q 'music/*'").stdout == ""
     assert board.ssh("ls /usr/local/bin/musicctl /opt/music 2>/dev/null", check=False).stdout == ""
+    # The owner's own CA certificates stay.
+    left = board.ssh(
+        "sudo find /etc /run -name '*music*' -not -path '/etc/music*' -not -path '/etc/ssl/*'"
+    ).stdout
+    assert left == ""
+    assert board.ssh("ls /etc/music").stdout.split() == ["secrets"]
+
+
+def test_only_ssh_is_open(board):
+    rules = board.ssh("sudo ufw show added").stdout
+    assert "music ssh" in rules
+    assert rules.count("comment") == 1, rules
 
 
 def test_data_and_secrets_stayed(board):
