@@ -48,7 +48,7 @@ test-app: setup-test ## the quick tests: event, query, transaction, producer (un
 test-board: setup-test ## the stories on a simulated board
 	rm -f .cache/figures.jsonl .cache/junit/board-*.xml
 	@mkdir -p .cache/inventory
-	molecule reset --all --no-report >/dev/null
+	molecule reset --no-report >/dev/null
 	molecule/board down test
 	molecule/board inventory test >.cache/inventory/test.yml
 	MUSIC_INVENTORY=$(CURDIR)/.cache/inventory/test.yml molecule test --all --destroy $(or $(DESTROY),always)
