@@ -288,16 +288,17 @@ def test_ages_are_of_the_last_batch(filled: Database, path: str) -> None:
     assert age / 1000 == pytest.approx(float(seconds), abs=60)
 
 
-def test_freshness_is_from_the_end_of_a_play(filled: Database) -> None:
+def test_freshness_is_from_the_report_of_a_play(filled: Database) -> None:
     [(half,)], [(most,)] = (
         shown(filled, CHARTS[f"health/freshness_{name}"], last_hour()) for name in ("median", "p99")
     )
     lasted = filled.rows(
-        "SELECT extract(epoch FROM b.committed_at - e.event_time)::float8 * 1000 - e.listened_ms "
+        "SELECT extract(epoch FROM b.committed_at - e.event_time)::float8 * 1000, e.listened_ms "
         f"FROM (SELECT event_time, ingested_at, listened_ms {_ARRIVED} AND source = 'demo') e "
         "JOIN ingest_batches b USING (ingested_at)"
     )
-    ordered = sorted(value for (value,) in lasted)
+    # At the start of the play, where its end is still to come; else at its end.
+    ordered = sorted(age - heard if heard <= age else age for age, heard in lasted)
     assert half == pytest.approx(ordered[len(ordered) // 2], rel=0.02)
     assert ordered[int(len(ordered) * 0.97)] <= most <= ordered[-1]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from playwright.sync_api import TimeoutError, sync_playwright
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -37,29 +40,55 @@ def look(board: Board, password: str, folder: Path) -> dict[str, Any]:
     return result
 
 
+# What a chart has drawn: colours of its canvas, fills of its map's countries, rows of its table, or its big number.
+DRAWN = """card => {
+  const canvas = card.querySelector('.slice_container canvas');
+  if (canvas) {
+    const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+    const colours = new Set(new Uint32Array(data.buffer).filter((_, at) => at % 3 === 0));
+    return colours.size > 3;
+  }
+  const countries = [...card.querySelectorAll('.datamaps-subunit')];
+  if (countries.length) return new Set(countries.map(country => country.style.fill)).size > 1;
+  return card.querySelector('tbody tr') !== null || /\\d/.test(card.querySelector('.header-line')?.innerText ?? '');
+}"""
+CARDS = "[data-test-chart-name]"
+
+
 def open_board(page: Page, url: str, slug: str) -> dict[str, Any]:
-    """Open one dashboard and wait until each chart has drawn; its charts and those that show an error or nothing."""
+    """Open one dashboard and wait until it is drawn; its charts, and those that show an error or nothing."""
     page.goto(f"{url}/superset/dashboard/{slug}/")
-    page.wait_for_selector("[data-test-chart-name]", timeout=90_000)
+    page.wait_for_selector(CARDS, timeout=90_000)
     # Charts below the fold load when they come into view.
     for top in range(0, 4000, 400):
         page.evaluate("top => document.scrollingElement.scrollTo(0, top)", top)
         page.wait_for_timeout(150)
     page.evaluate("() => document.scrollingElement.scrollTo(0, 0)")
-    page.wait_for_function(
-        "() => document.querySelectorAll('[data-test-chart-name] .loading, [data-test-chart-name] [data-test=\"loading-indicator\"]').length === 0",
-        timeout=120_000,
-    )
+    with contextlib.suppress(TimeoutError):
+        page.wait_for_function(
+            f"() => [...document.querySelectorAll('{CARDS}')].every({DRAWN})", timeout=60_000
+        )
+    settle(page)
     charts = page.eval_on_selector_all(
-        "[data-test-chart-name]",
-        "nodes => nodes.map(n => [n.dataset.testChartName, n.innerText, n.querySelectorAll('canvas, svg, table').length])",
+        CARDS, f"cards => cards.map(card => [card.dataset.testChartName, card.innerText, ({DRAWN})(card)])"
     )
     wrong = [
         [name, text[:200]]
-        for name, text, _ in charts
-        if re.search(r"error|no results|no data", text, re.IGNORECASE)
+        for name, text, drawn in charts
+        if not drawn or re.search(r"error|no results|no data", text, re.IGNORECASE)
     ]
     return {"charts": [name for name, _, _ in charts], "wrong": wrong}
+
+
+def settle(page: Page) -> None:
+    """Wait until the page moves no more: charts grow into place, and some refresh every 10 s."""
+    before = b""
+    for _ in range(20):
+        now = page.screenshot(full_page=True)
+        if now == before:
+            return
+        before = now
+        page.wait_for_timeout(700)
 
 
 def number(page: Page) -> int:
@@ -69,11 +98,9 @@ def number(page: Page) -> int:
 
 
 def main(url: str, folder: Path, password: str) -> dict[str, Any]:
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415  the caller's side needs no browser
-
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 1600})
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
         foreign: list[str] = []
         # Finished, for Chromium also tells of those that the content security policy forbids it to make.
         page.on(
