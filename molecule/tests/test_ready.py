@@ -1,9 +1,8 @@
-"""A board fresh from site.yml: the flow is whole and exact, the doors are shut, the parts are hardened."""
+"""A board fresh from site.yml: the flow is whole and exact, people see it, and it is quick enough."""
 
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 
@@ -57,56 +56,6 @@ def test_a_malformed_event_is_a_reject_and_the_stream_goes_on(board):
     )
     assert rows[0][1] == "{", rows
     test_status_is_healthy(board)
-
-
-@pytest.mark.parametrize("address", ["address", "address6"])
-def test_only_ssh_and_dashboards_answer_from_outside(board, address):
-    target = getattr(board, address)
-    scan = board.outside(
-        "nmap", "-n", "-Pn", "-p-", "--min-rate", "3000", "--max-retries", "2", "-oG", "-",
-        *(["-6"] if ":" in target else []), target,
-    ).stdout  # fmt: skip
-    found = sorted(int(port) for port in re.findall(r"(\d+)/open/tcp", scan))
-    assert found == [22, 8088], scan
-
-
-def test_containers_are_hardened_as_docker_sees_them(board):
-    out = board.ssh(f"sudo docker inspect {' '.join(f'music-{name}' for name in CONTAINERS)}").stdout
-    for container in json.loads(out):
-        name, host = container["Name"], container["HostConfig"]
-        assert container["Config"]["User"].split(":")[0] not in ("", "0", "root"), name
-        assert host["CapDrop"] == ["ALL"], name
-        assert "no-new-privileges" in " ".join(host["SecurityOpt"]), name
-        assert host["ReadonlyRootfs"] is True, name
-        assert host["NetworkMode"] == "host", name
-        assert host["LogConfig"]["Type"] == "none", name
-        assert not host["PortBindings"], name
-
-
-def test_producer_is_sandboxed_as_systemd_sees_it(board):
-    out = board.ssh("systemd-analyze security --no-pager music-producer.service", check=False).stdout
-    exposure = float(re.search(r"Overall exposure level.*?([\d.]+)", out).group(1))
-    assert exposure <= 2.0, out
-
-
-def test_nobody_is_in_the_docker_group(board):
-    assert board.ssh("getent group docker").stdout.strip().split(":")[3] == ""
-
-
-def test_secrets_are_closed_and_nowhere_else(board):
-    listing = board.ssh("sudo stat -c '%a %n' /etc/music/secrets/*").stdout.splitlines()
-    assert listing, "no secrets"
-    assert all(line.startswith("600 ") for line in listing), listing
-    places = (
-        "{ journalctl --no-pager; cat /etc/systemd/system/music-*; ps -eo args; docker ps -q | xargs docker inspect; "
-        "docker image ls -q music/* | xargs docker image history --no-trunc; cat /etc/music/music.toml; }"
-    )
-    found = board.ssh(
-        f"sudo sh -c '{places} > /tmp/places 2>&1; "
-        'for f in /etc/music/secrets/*; do grep -qF -f "$f" /tmp/places && echo "$f"; done; rm /tmp/places\'',
-        check=False,
-    ).stdout
-    assert found == "", found
 
 
 def test_a_browser_outside_logs_in_and_the_numbers_grow(board):

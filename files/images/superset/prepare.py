@@ -33,6 +33,11 @@ from sqlalchemy.pool import NullPool
 from werkzeug.security import check_password_hash, generate_password_hash
 
 APPLIANCE_USER = "appliance"
+VIEWER_ROLE = "Viewer"
+# Beginnings of permissions that change something, and the views where a page that only looks needs them: it
+# keeps the state of its filters there.
+CHANGING = ("can_write", "can_add", "can_edit", "can_delete", "can_import", "can_set", "can_tag", "can_bulk")
+KEPT_FOR_FILTERS = ("DashboardFilterStateRestApi", "ExploreFormDataRestApi", "DashboardPermalinkRestApi")
 DATABASE_WAIT_SECONDS = 120
 PREPARE_LOCK = 5004  # key of the advisory lock; any number that nobody else uses in this database
 
@@ -192,6 +197,19 @@ def remember(connection: Connection, facts: dict[str, str]) -> None:
     connection.execute(PREPARED.insert(), [{"name": name, "value": value} for name, value in facts.items()])
 
 
+def set_up_viewer(security_manager: Any) -> None:
+    """The role for those who are to look at every dashboard and change none: Gamma without what changes."""
+    viewer = security_manager.add_role(VIEWER_ROLE)
+    viewer.permissions = [
+        found
+        for found in security_manager.find_role("Gamma").permissions
+        if not found.permission.name.startswith(CHANGING) or found.view_menu.name in KEPT_FOR_FILTERS
+    ]
+    viewer.permissions.append(
+        security_manager.add_permission_view_menu("all_datasource_access", "all_datasource_access")
+    )
+
+
 def synchronise(app: Any, accounts: list[Account]) -> None:
     """Permissions and roles of this Superset's views, then the accounts that are due."""
     from superset import appbuilder, security_manager
@@ -200,6 +218,7 @@ def synchronise(app: Any, accounts: list[Account]) -> None:
     with app.app_context():
         appbuilder.add_permissions(update_perms=True)
         security_manager.sync_role_definitions()
+        set_up_viewer(security_manager)
         for account in accounts:
             account.apply(security_manager)
         db.session.commit()

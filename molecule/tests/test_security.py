@@ -1,0 +1,168 @@
+"""What a stranger on the same network, a viewer and a user of the board can reach, and what they cannot."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+
+import httpx
+import pytest
+
+from conftest import wait_for
+
+CONTAINERS = ["kafka", "postgres", "spark-master", "spark-worker", "metrics", "superset"]
+# What home networks are asked for, and what the appliance's parts would use.
+UDP = "53,67,68,69,111,123,137,138,161,500,514,631,1900,4500,5353,5432,7077,8088,9092,9093"
+
+
+def open_ports(board, target: str, *options: str) -> list[str]:
+    """Ports that answer a machine next to the board, as NUMBER/PROTOCOL."""
+    family = ["-6"] if ":" in target else []
+    scan = board.outside(
+        "nmap", "-n", "-Pn", "--max-retries", "2", "-oG", "-", *options, *family, target
+    ).stdout
+    return sorted(re.findall(r"(\d+/open/\w+)", scan))
+
+
+@pytest.mark.parametrize("address", ["address", "address6"])
+def test_only_ssh_and_dashboards_answer_from_outside(board, address):
+    found = open_ports(board, getattr(board, address), "-p-", "--min-rate", "3000")
+    assert found == ["22/open/tcp", "8088/open/tcp"]
+
+
+def test_only_mdns_answers_over_udp(board):
+    found = open_ports(board, board.address, "-sU", "-p", UDP, "--max-scan-delay", "20ms")
+    assert set(found) <= {"5353/open/udp"}
+
+
+def test_doors_stay_shut_when_firewall_and_docker_are_restarted(board):
+    board.ssh(
+        "sudo ufw reload && sudo ufw --force disable && sudo ufw --force enable && sudo systemctl restart docker"
+    )
+    wait_for("all parts", lambda: board.ssh("sudo musicctl trace", check=False).returncode == 0, seconds=120)
+    test_only_ssh_and_dashboards_answer_from_outside(board, "address")
+
+
+def test_containers_are_hardened_as_docker_sees_them(board):
+    out = board.ssh(f"sudo docker inspect {' '.join(f'music-{name}' for name in CONTAINERS)}").stdout
+    for container in json.loads(out):
+        name, host = container["Name"], container["HostConfig"]
+        assert container["Config"]["User"].split(":")[0] not in ("", "0", "root"), name
+        assert host["CapDrop"] == ["ALL"], name
+        assert "no-new-privileges" in " ".join(host["SecurityOpt"]), name
+        assert host["ReadonlyRootfs"] is True, name
+        assert host["NetworkMode"] == "host", name
+        assert host["LogConfig"]["Type"] == "none", name
+        assert not host["PortBindings"], name
+
+
+def test_producer_is_sandboxed_as_systemd_sees_it(board):
+    out = board.ssh("systemd-analyze security --no-pager music-producer.service", check=False).stdout
+    exposure = float(re.search(r"Overall exposure level.*?([\d.]+)", out).group(1))
+    assert exposure <= 2.0, out
+
+
+def test_nobody_is_in_the_docker_group(board):
+    assert board.ssh("getent group docker").stdout.strip().split(":")[3] == ""
+
+
+def test_secrets_are_closed_and_nowhere_else(board):
+    listing = board.ssh("sudo stat -c '%a %n' /etc/music/secrets/*").stdout.splitlines()
+    assert listing, "no secrets"
+    assert all(line.startswith("600 ") for line in listing), listing
+    places = (
+        "{ journalctl --no-pager; cat /etc/systemd/system/music-*; ps -eo args; docker ps -q | xargs docker inspect; "
+        "docker image ls -q music/* | xargs docker image history --no-trunc; cat /etc/music/music.toml; }"
+    )
+    # The layers of the images lie under /var/lib/docker.
+    found = board.ssh(
+        f"sudo sh -c '{places} > /root/places 2>&1; awk length /etc/music/secrets/* > /root/secrets; "
+        "grep -rlaF -f /root/secrets /root/places /opt/music /var/log /var/lib/docker /tmp; rm /root/places /root/secrets'",
+        check=False,
+        timeout=300,
+    ).stdout
+    assert found == "", found
+
+
+@pytest.fixture(scope="module")
+def site(board):
+    """Superset as an anonymous visitor."""
+    with httpx.Client(base_url=f"http://{board.address}:8088", timeout=60) as client:
+        yield client
+
+
+def test_an_anonymous_visitor_sees_the_login_page_and_nothing_else(site):
+    for path in (
+        "/api/v1/dashboard/",
+        "/api/v1/chart/",
+        "/api/v1/database/",
+        "/api/v1/sqllab/",
+        "/swagger/v1",
+    ):
+        answer = site.get(path)
+        assert answer.status_code in (401, 302, 404) or answer.json().get("count") == 0, (
+            path,
+            answer.text[:200],
+        )
+    assert "/login" in site.get("/superset/dashboard/music-live/").headers["location"]
+    assert site.post("/api/v1/chart/data", json={}).status_code in (400, 401)
+
+
+def test_answers_carry_the_headers_that_browsers_obey(site):
+    answer = site.get("/login/")
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["x-frame-options"] == "SAMEORIGIN"
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+
+
+def test_a_viewer_looks_and_changes_nothing(board, site):
+    password = secrets.token_urlsafe()
+    board.ssh(
+        "sudo docker exec music-superset superset fab create-user --role Viewer --username viewer --firstname V "
+        f"--lastname V --email viewer@music.invalid --password {password}"
+    )
+    login = {"username": "viewer", "password": password, "provider": "db"}
+    token = site.post("/api/v1/security/login", json=login).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}", "Referer": str(site.base_url)}
+    headers["X-CSRFToken"] = site.get("/api/v1/security/csrf_token/", headers=headers).json()["result"]
+    boards = site.get("/api/v1/dashboard/", headers=headers).json()["result"]
+    assert len(boards) == 6
+    live = next(found for found in boards if found["slug"] == "music-live")
+    charts = site.get(f"/api/v1/dashboard/{live['id']}/charts", headers=headers).json()["result"]
+    assert len(charts) == 8
+    dataset = site.get("/api/v1/dataset/", headers=headers).json()["result"][0]["id"]
+    query = {"columns": [], "metrics": [{"expressionType": "SQL", "sqlExpression": "count(*)", "label": "n"}]}
+    asked = {"datasource": {"id": dataset, "type": "table"}, "queries": [query]}
+    assert site.post("/api/v1/chart/data", json=asked, headers=headers).status_code == 200
+    refused = [
+        site.put(f"/api/v1/dashboard/{live['id']}", json={"dashboard_title": "x"}, headers=headers),
+        site.delete(f"/api/v1/dashboard/{live['id']}", headers=headers),
+        site.post("/api/v1/dashboard/", json={"dashboard_title": "x"}, headers=headers),
+        site.put(f"/api/v1/dataset/{dataset}", json={"description": "x"}, headers=headers),
+        site.post("/api/v1/sqllab/execute/", json={"database_id": 1, "sql": "SELECT 1"}, headers=headers),
+    ]
+    assert [answer.status_code for answer in refused] == [403] * len(refused), [a.text[:200] for a in refused]
+
+
+def test_logins_are_throttled(site):
+    wrong = {"username": "admin", "password": "guess", "provider": "db"}
+    codes = [site.post("/api/v1/security/login", json=wrong).status_code for _ in range(40)]
+    assert codes[0] == 401
+    assert codes[-1] == 429
+
+
+def test_the_reader_of_the_dashboards_only_reads(board):
+    for statement in (
+        "SET default_transaction_read_only = off; DELETE FROM stream_events",
+        "SET default_transaction_read_only = off; CREATE TABLE mine (a int)",
+        "COPY (SELECT 1) TO PROGRAM 'id'",
+        "SELECT pg_read_file('/etc/passwd')",
+        "SELECT rolpassword FROM pg_authid",
+    ):
+        done = board.ssh(f'sudo musicctl sql -c "{statement}"', check=False)
+        assert done.returncode != 0, statement
+        assert "permission denied" in done.stderr, done.stderr
