@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 PROJECT = Path(__file__).parents[2]
@@ -53,6 +55,24 @@ class Board:
         command = f"sudo /opt/music/venv/bin/python - {' '.join(arguments)} <<'SCRIPT'\n{script}\nSCRIPT"
         found: dict[str, float] = json.loads(self.ssh(command, timeout=300).stdout)
         return found
+
+    @contextlib.contextmanager
+    def superset(self, user: str, password: str) -> Iterator[httpx.Client]:
+        """Superset's REST interface as `user`, from this machine."""
+        url = f"http://{self.address}:8088"
+        with httpx.Client(base_url=url, headers={"Referer": url}, timeout=60) as client:
+            login = {"username": user, "password": password, "provider": "db"}
+            answer = client.post("/api/v1/security/login", json=login).raise_for_status()
+            client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+            client.headers["X-CSRFToken"] = client.get("/api/v1/security/csrf_token/").json()["result"]
+            yield client
+
+    @contextlib.contextmanager
+    def superset_admin(self) -> Iterator[httpx.Client]:
+        """The same as the owner."""
+        password = self.ssh("sudo cat /etc/music/secrets/superset_admin").stdout.strip()
+        with self.superset("admin", password) as client:
+            yield client
 
     def _run(
         self, argv: list[str], *, check: bool = True, timeout: float = 120

@@ -119,33 +119,35 @@ def test_answers_carry_the_headers_that_browsers_obey(site):
     assert "SameSite=Lax" in cookie
 
 
-def test_a_viewer_looks_and_changes_nothing(board, site):
+def test_a_viewer_looks_and_changes_nothing(board):
     password = secrets.token_urlsafe()
     board.ssh(
         "sudo docker exec music-superset superset fab create-user --role Viewer --username viewer --firstname V "
         f"--lastname V --email viewer@music.invalid --password {password}"
     )
-    login = {"username": "viewer", "password": password, "provider": "db"}
-    token = site.post("/api/v1/security/login", json=login).json()["access_token"]
-    headers = {"Authorization": f"Bearer {token}", "Referer": str(site.base_url)}
-    headers["X-CSRFToken"] = site.get("/api/v1/security/csrf_token/", headers=headers).json()["result"]
-    boards = site.get("/api/v1/dashboard/", headers=headers).json()["result"]
-    assert len(boards) == 6
-    live = next(found for found in boards if found["slug"] == "music-live")
-    charts = site.get(f"/api/v1/dashboard/{live['id']}/charts", headers=headers).json()["result"]
-    assert len(charts) == 8
-    dataset = site.get("/api/v1/dataset/", headers=headers).json()["result"][0]["id"]
-    query = {"columns": [], "metrics": [{"expressionType": "SQL", "sqlExpression": "count(*)", "label": "n"}]}
-    asked = {"datasource": {"id": dataset, "type": "table"}, "queries": [query]}
-    assert site.post("/api/v1/chart/data", json=asked, headers=headers).status_code == 200
-    refused = [
-        site.put(f"/api/v1/dashboard/{live['id']}", json={"dashboard_title": "x"}, headers=headers),
-        site.delete(f"/api/v1/dashboard/{live['id']}", headers=headers),
-        site.post("/api/v1/dashboard/", json={"dashboard_title": "x"}, headers=headers),
-        site.put(f"/api/v1/dataset/{dataset}", json={"description": "x"}, headers=headers),
-        site.post("/api/v1/sqllab/execute/", json={"database_id": 1, "sql": "SELECT 1"}, headers=headers),
-    ]
-    assert [answer.status_code for answer in refused] == [403] * len(refused), [a.text[:200] for a in refused]
+    with board.superset("viewer", password) as viewer:
+        boards = viewer.get("/api/v1/dashboard/").json()["result"]
+        assert len(boards) == 6
+        live = next(found for found in boards if found["slug"] == "music-live")
+        charts = viewer.get(f"/api/v1/dashboard/{live['id']}/charts").json()["result"]
+        assert len(charts) == 8
+        dataset = viewer.get("/api/v1/dataset/").json()["result"][0]["id"]
+        query = {
+            "columns": [],
+            "metrics": [{"expressionType": "SQL", "sqlExpression": "count(*)", "label": "n"}],
+        }
+        asked = {"datasource": {"id": dataset, "type": "table"}, "queries": [query]}
+        assert viewer.post("/api/v1/chart/data", json=asked).status_code == 200
+        refused = [
+            viewer.put(f"/api/v1/dashboard/{live['id']}", json={"dashboard_title": "x"}),
+            viewer.delete(f"/api/v1/dashboard/{live['id']}"),
+            viewer.post("/api/v1/dashboard/", json={"dashboard_title": "x"}),
+            viewer.put(f"/api/v1/dataset/{dataset}", json={"description": "x"}),
+            viewer.post("/api/v1/sqllab/execute/", json={"database_id": 1, "sql": "SELECT 1"}),
+        ]
+        assert [answer.status_code for answer in refused] == [403] * len(refused), [
+            a.text[:200] for a in refused
+        ]
 
 
 def test_logins_are_throttled(site):
