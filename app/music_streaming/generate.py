@@ -36,7 +36,7 @@ from music_streaming.generate_sessions import (
     plays,
 )
 
-VERSION = 1  # goes up with every change of what a seed gives
+VERSION = 2  # goes up with every change of what a seed gives
 # Measured: plays for each session that a listener is inclined to (some would overlap and are dropped); plays
 # a listener and day; mean time from the start of a play to the start of the next.
 _PLAYS_A_SESSION, _PLAYS_A_DAY, _SPAN_MS = 11.2, 17.9, 132_000
@@ -140,20 +140,28 @@ class World:
         return round(daily * (end_ms - start_ms) / DAY_MS)
 
     def history(
-        self, start_ms: int, end_ms: int, dirt: Dirt = USUAL, truth: Ledger | None = None
+        self,
+        start_ms: int,
+        end_ms: int,
+        dirt: Dirt = USUAL,
+        truth: Ledger | None = None,
+        since_ms: int | None = None,
     ) -> Iterator[Block]:
         """Plays of the sessions begun in [start, end) that arrive before `end`: an hour a block, by arrival.
 
-        event_ids are seeded: to send the same history again adds nothing. Raises ValueError unless both are
-        whole hours.
+        event_ids are seeded, and UUIDs of version 8 (RFC 9562: made by a rule of one's own), which tells them
+        from those of live plays: to send the same history again adds nothing. `since_ms` leaves out what was
+        played before. Raises ValueError unless start and end are whole hours.
         """
         for moment in (start_ms, end_ms):
             if moment != floor_hour(moment):
                 raise ValueError(f"{moment} ms found, wanted a whole hour; use floor_hour().")
         for until, arrivals in self._arrivals(start_ms, start_ms, end_ms, dirt):
+            if since_ms is not None:
+                arrivals = arrivals.take(arrivals.plays.start_ms >= since_ms)  # noqa: PLW2901
             if truth is not None:
                 truth.add(arrivals)
-            ids = _event_ids(arrivals.high, arrivals.low)
+            ids = _event_ids(arrivals.high, arrivals.low, version=8)
             yield Block(until, *self._written(arrivals, ids))
 
     def live(
@@ -324,9 +332,9 @@ def _times(moments_ms: Ints) -> list[str]:
     return np.datetime_as_string(moments_ms.astype("datetime64[ms]")).tolist()
 
 
-def _event_ids(high: np.ndarray, low: np.ndarray) -> list[str]:
-    """UUIDs of version 4 from two 64-bit numbers each."""
-    high = (high & np.uint64(0xFFFFFFFFFFFF0FFF)) | np.uint64(0x4000)
+def _event_ids(high: np.ndarray, low: np.ndarray, version: int = 4) -> list[str]:
+    """UUIDs from two 64-bit numbers each: version 4 is random, 8 is not."""
+    high = (high & np.uint64(0xFFFFFFFFFFFF0FFF)) | np.uint64(version << 12)
     low = (low & np.uint64(0x3FFFFFFFFFFFFFFF)) | np.uint64(0x8000000000000000)
     text = np.stack([high, low], axis=1).astype(">u8").tobytes().hex()
     return [

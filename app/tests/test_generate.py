@@ -90,7 +90,7 @@ def test_a_seed_gives_the_same_bytes_whatever_the_process() -> None:
     assert plain == KEPT_DIGEST
 
 
-KEPT_DIGEST = "6e1818d1a450c9bb036775dc4ed7e5dad49bac3043a1cb3866b102550454cf2a"
+KEPT_DIGEST = "d1fea4b07e87b6d48675e46b173441d8dab4b76aa2fa9803641c3a058587b89b"
 
 
 def test_another_seed_gives_other_bytes() -> None:
