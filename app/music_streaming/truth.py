@@ -13,6 +13,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from music_streaming.generate import VERSION, Arrivals, World
 from music_streaming.generate_catalogue import GENRES
 from music_streaming.generate_chance import Ints
 from music_streaming.generate_listeners import COUNTRIES, DEVICES
+from music_streaming.generate_sessions import HOUR_MS
 
 COUNTS = ("streams", "completions", "skips", "likes", "listened_ms", "duration_ms")
 # table: (window in minutes, what the rest of the key is, besides window_start and source)
@@ -128,6 +131,14 @@ class Truth:
                 keys = list(zip(songs.song_ids, songs.titles, artists, genres, strict=True))
                 return kept.song.astype(np.int64), keys
 
+    def _hours(self) -> list[str]:
+        """First and last whole hour with a play."""
+        starts = [block.start_ms for block in self._kept if len(block.start_ms)]
+        if not starts:
+            return []
+        ends = min(int(block.min()) for block in starts), max(int(block.max()) for block in starts)
+        return [_time(moment // HOUR_MS * HOUR_MS) for moment in ends]
+
     def write(self, path: Path) -> None:
         """Write the truth file; the same truth gives the same bytes."""
         header = {
@@ -137,6 +148,7 @@ class Truth:
             "accepted": self.accepted,
             "duplicates": self.duplicates,
             "malformed": self.malformed,
+            "hours": self._hours(),
         }
         with (
             path.open("wb") as raw,
@@ -157,7 +169,8 @@ def _time(moment_ms: int) -> str:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What the truth file says of itself: version, seed, listeners, accepted, duplicates, malformed."""
+    """What the truth file says of itself: version, seed, listeners, accepted, duplicates, malformed, and in
+    hours the first and the last hour that holds a play."""
     with gzip.open(path, "rb") as file:
         header: dict[str, Any] = json.loads(file.readline())
     return header
@@ -204,51 +217,69 @@ class Comparison:
 
 
 def compare(
-    path: Path, rows: Callable[[str], Iterable[Mapping[str, Any]]], listener_tolerance: float = 0.03
+    path: Path,
+    rows: Callable[[str], Iterable[Mapping[str, Any]]],
+    listener_tolerance: float = 0.03,
+    since: datetime | None = None,
 ) -> Comparison:
-    """Compare the truth file `path` with tables.
+    """Compare the truth file `path` with tables, from windows that begin at `since` on.
 
-    `rows(table)` gives the table's rows: key columns (window_start as aware datetime or RFC 3339 text),
-    the six counts, and listeners
-    as a number. Only rows of source demo and of a window that the truth has are looked at: later live
-    plays do not disturb. Counts
-    must be equal; listeners may be off by `listener_tolerance` (a fraction), on average over a table's rows.
+    `rows(table)` gives the table's rows in the order of their windows: key columns (window_start as aware
+    datetime or RFC 3339 text), the six counts, and listeners as a number, or None where it is not to be
+    compared. Only rows of source demo and of a window that the truth has are looked at. Counts must be equal;
+    listeners may be off by `listener_tolerance` (a fraction), on average over a table's rows.
     """
-    result = Comparison(listener_tolerance=listener_tolerance)
-    wanted: dict[str, dict[tuple[str, ...], list[Any]]] = {table: {} for table in TABLES}
-    for table, true_row in read_rows(path):
-        wanted[table][_key(table, true_row)] = [true_row[column] for column in (*COUNTS, "listeners")]
-    for table, truth in wanted.items():
-        windows = {key[0] for key in truth}
-        errors, differing, seen = 0.0, 0, 0
-        result.rows[table] = len(truth)
-        for row in rows(table):
-            key = _key(table, row)
-            if row["source"] != "demo" or key[0] not in windows:
+    result = Comparison(
+        rows=dict.fromkeys(TABLES, 0),
+        differing=dict.fromkeys(TABLES, 0),
+        listener_error=dict.fromkeys(TABLES, 0.0),
+        listener_tolerance=listener_tolerance,
+    )
+    for table, truth in groupby(read_rows(path), itemgetter(0)):
+        demo = (row for row in rows(table) if row["source"] == "demo")
+        windows = groupby(demo, lambda row: _window(row["window_start"]))
+        errors: list[float] = []
+        found = next(windows, None)
+        for window, true_rows in groupby((row for _, row in truth), itemgetter("window_start")):
+            if since is not None and datetime.fromisoformat(window) < since:
                 continue
-            true = truth.pop(key, None)
-            if true is None:
-                differing += 1
-                result.note(Difference(table, key, "streams", None, row["streams"]))
-                continue
-            wrong = [
-                Difference(table, key, column, value, row[column])
-                for column, value in zip(COUNTS, true, strict=False)
-                if row[column] != value
-            ]
-            differing += bool(wrong)
-            result.note(*wrong)
-            seen += 1
-            errors += abs(float(row["listeners"]) - true[-1]) / true[-1]
-        for key, true in truth.items():
-            differing += 1
-            result.note(Difference(table, key, "streams", true[0], None))
-        result.differing[table] = differing
-        result.listener_error[table] = errors / seen if seen else 0.0
+            while found is not None and found[0] < window:
+                found = next(windows, None)
+            got = found[1] if found is not None and found[0] == window else ()
+            errors += _compare_window(result, table, true_rows, got)
+        result.listener_error[table] = sum(errors) / len(errors) if errors else 0.0
     return result
 
 
+def _compare_window(
+    result: Comparison, table: str, true_rows: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]]
+) -> Iterator[float]:
+    """Compare the rows of one window; yields by how much each row's listeners are off."""
+    truth = {_key(table, row): row for row in true_rows}
+    result.rows[table] += len(truth)
+    for row in rows:
+        key = _key(table, row)
+        true = truth.pop(key, None)
+        if true is None:
+            result.differing[table] += 1
+            result.note(Difference(table, key, "streams", None, row["streams"]))
+            continue
+        wrong = [
+            Difference(table, key, name, true[name], row[name]) for name in COUNTS if row[name] != true[name]
+        ]
+        result.differing[table] += bool(wrong)
+        result.note(*wrong)
+        if row["listeners"] is not None:
+            yield abs(float(row["listeners"]) - true["listeners"]) / true["listeners"]
+    for key, true in truth.items():
+        result.differing[table] += 1
+        result.note(Difference(table, key, "streams", true["streams"], None))
+
+
 def _key(table: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-    start = row["window_start"]
+    return (_window(row["window_start"]), *(row[name] for name in TABLES[table][1]))
+
+
+def _window(start: datetime | str) -> str:
     moment = start if isinstance(start, datetime) else datetime.fromisoformat(start)
-    return (_time(round(moment.timestamp() * 1000)), *(row[name] for name in TABLES[table][1]))
+    return _time(round(moment.timestamp() * 1000))
