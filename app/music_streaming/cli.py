@@ -5,14 +5,16 @@ Modules are imported by the commands that need them, so that help and completion
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import time
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
@@ -21,14 +23,19 @@ from music_streaming.error import MusicError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from music_streaming.history import Progress
     from music_streaming.settings import Settings
     from music_streaming.validate import Sample
 
 READER = "superset_reader"
 OWNER = "music_owner"
+OWN_TRUTH = "own"
 PRODUCER = "music-producer.service"
 # Above the settings of Ansible's file, and kept over restarts; its next run leaves it alone.
 RATE_FILE = Path("/etc/systemd/system/music-producer.service.d/rate.conf")
+
+# Between two lines of progress where there is no terminal.
+SAY_SECONDS = 10
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 dry_run = click.option("--check", "dry_run", is_flag=True, help="Say what would change, and change nothing.")
@@ -108,20 +115,23 @@ def status(as_json: bool) -> None:
 @click.option("--interval", type=click.FloatRange(min=0), default=1.0, help="Seconds between two samples.")
 @click.option(
     "--truth",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Compare with the truth file of a generated history instead.",
+    is_flag=False,
+    flag_value=OWN_TRUTH,
+    metavar="[FILE]",
+    help="Compare with the truth file of a generated history instead; by default that of this board.",
 )
-def validate(as_json: bool, samples: int, interval: float, truth: Path | None) -> None:
+def validate(as_json: bool, samples: int, interval: float, truth: str | None) -> None:
     """Prove the numbers: the checks of the data as a table; exit code 1 when one does not hold."""
     from music_streaming.validate import compare_with_truth  # noqa: PLC0415
     from music_streaming.validate import validate as sample  # noqa: PLC0415
 
     settings = _settings()
+    path = _truth_file(settings, truth) if truth else None
     taken: list[Sample] = []
     for number in range(samples):
         if number:
             time.sleep(interval)
-        taken.append(compare_with_truth(settings, truth) if truth else sample(settings))
+        taken.append(compare_with_truth(settings, path) if path else sample(settings))
         if samples > 1 and not as_json:
             click.echo(f"{taken[-1].at:%F %T} {'ok' if taken[-1].ok else 'not ok'}")
     exact = sum(item.ok for item in taken)
@@ -133,6 +143,20 @@ def validate(as_json: bool, samples: int, interval: float, truth: Path | None) -
         _show_checks(shown)
         click.echo(f"{exact} of {samples} samples ok")
     raise SystemExit(0 if exact == samples else 1)
+
+
+def _truth_file(settings: Settings, given: str) -> Path:
+    from music_streaming.history import truth_file  # noqa: PLC0415
+
+    path = truth_file(settings) if given == OWN_TRUTH else Path(given)
+    if not path.is_file():
+        raise MusicError.of(
+            "Truth",
+            found=f"no file {path}",
+            wanted="the truth file of a history",
+            remedy="sudo musicctl demo backfill" if given == OWN_TRUTH else "correct the path",
+        )
+    return path
 
 
 def _show_checks(sample: Sample) -> None:
@@ -288,6 +312,89 @@ def rate(per_second: float | None, reset: bool) -> None:
         ) from None
     _systemctl("daemon-reload")
     _systemctl("try-restart", PRODUCER)
+
+
+@demo.command()
+@as_json
+@dry_run
+def backfill(as_json: bool, dry_run: bool) -> None:
+    """Send the history of the settings ([producer] history_days), once; safe to repeat when cut off."""
+    from music_streaming.history import backfill as send  # noqa: PLC0415
+
+    with _progress(quiet=as_json or dry_run) as report:
+        changes = send(_settings(), report, dry_run=dry_run)
+    _print_changes(changes, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Shows how far a back-fill is: bars on a terminal, else a line now and then, on standard error."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bars  # noqa: PLC0415
+
+    if quiet:
+        yield lambda _: None
+        return
+    if not os.isatty(2):
+        said = time.monotonic()
+
+        def say(now: Progress) -> None:
+            nonlocal said
+            if time.monotonic() - said >= SAY_SECONDS:
+                said = time.monotonic()
+                click.echo(f"{now.stored:,} of about {now.expected:,} plays are in the tables", err=True)
+
+        yield say
+        return
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        sent, stored = bars.add_task("in Kafka"), bars.add_task("in the tables")
+
+        def draw(now: Progress) -> None:
+            bars.update(sent, completed=now.sent, total=now.expected)
+            bars.update(stored, completed=now.stored, total=now.expected)
+
+        yield draw
+
+
+@demo.command()
+@click.confirmation_option(prompt="Remove every play of the demo, its history too?", help="Do not ask.")
+def remove() -> None:
+    """Take away every play of the demo, raw and metrics; real plays stay.
+
+    Stops the producer first. What was rejected or came twice stays counted: that says something of records,
+    not of plays.
+    """
+    from music_streaming.removal import remove as take_away  # noqa: PLC0415
+
+    _systemctl("stop", PRODUCER)
+    click.echo(f"stopped {PRODUCER}")
+    click.echo(f"removed {take_away(_settings()):,} plays of the demo")
+    click.echo(
+        "It begins anew with `musicctl demo start`, the next boot, or site.yml; "
+        "pipeline_producer_enabled: false in the inventory keeps it away."
+    )
+
+
+@demo.command("export")
+@click.argument("file", type=click.File("wb", atomic=True), default="-")
+@click.option("--from", "start", type=click.DateTime(), required=True, help="First hour, UTC.")
+@click.option("--until", "end", type=click.DateTime(), required=True, help="Hour behind the last, UTC.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=42, show_default=True)
+@click.option("--listeners", type=click.IntRange(1, 1_000_000), default=2_000, show_default=True)
+@click.option("--to", type=click.Choice(["jsonl"]), expose_value=False, help="JSON, one play a line.")
+def export_demo(file: BinaryIO, start: datetime, end: datetime, seed: int, listeners: int) -> None:
+    """Write a generated data set to FILE, or to standard output; needs no board.
+
+    The same options and version give the same bytes, on any day and machine.
+    """
+    from music_streaming.generate import CLEAN, World, write_jsonl  # noqa: PLC0415
+
+    start_ms, end_ms = (int(moment.replace(tzinfo=UTC).timestamp() * 1000) for moment in (start, end))
+    if start_ms >= end_ms or start_ms % 3_600_000 or end_ms % 3_600_000:
+        raise click.UsageError("wanted whole hours, --from before --until")
+    write_jsonl(file, World(seed=seed, listeners=listeners).history(start_ms, end_ms, CLEAN))
 
 
 def _systemctl(*arguments: str) -> None:

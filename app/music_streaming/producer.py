@@ -23,11 +23,11 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from music_streaming.error import MusicError
-from music_streaming.settings import Settings
+from music_streaming.settings import KafkaSettings, ProducerSettings, Settings
 from music_streaming.topic import admin, end_offsets, knock, wanted_topics
 
 if TYPE_CHECKING:
-    pass
+    from music_streaming.generate import Dirt, World
 
 log = logging.getLogger("music_streaming.producer")
 
@@ -169,7 +169,7 @@ class Producer:
                 self._pump(client, count)
                 if self._broken:
                     self._ledger.wait_until_empty(CONNECT_SECONDS)
-                    _close(client)
+                    close_client(client)
                     client = None
                     self._nap(RETRY_SECONDS[0])
         finally:
@@ -179,7 +179,7 @@ class Producer:
             level = logging.INFO if empty else logging.WARNING
             log.log(level, "stopped: %s, %d left unsent", counts, counts.waiting)
             if client:
-                _close(client)
+                close_client(client)
         return counts
 
     def _finished(self, count: int | None) -> bool:
@@ -192,7 +192,7 @@ class Producer:
             found = self._obstacle()
             if not found:
                 try:
-                    client = self._client()
+                    client = kafka_client(self._kafka, self._max_size)
                 except KafkaError as error:
                     found = f"{type(error).__name__}: {error}"
                 else:
@@ -218,25 +218,6 @@ class Producer:
                 return "" if end_offsets(client, self._kafka.topic) else f"no topic {self._kafka.topic}"
         except (MusicError, KafkaError) as error:
             return f"{type(error).__name__}: {error}"
-
-    def _client(self) -> KafkaProducer:
-        milliseconds = int(CONNECT_SECONDS * 1000)
-        return KafkaProducer(
-            bootstrap_servers=self._kafka.bootstrap.split(","),
-            client_id="music-producer",
-            enable_idempotence=True,
-            acks="all",
-            linger_ms=25,
-            batch_size=65_536,
-            max_request_size=self._max_size,
-            allow_auto_create_topics=False,
-            # An outage of any length is waited out; the buffer's bound is what limits the memory.
-            delivery_timeout_ms=2**31 - 1,
-            max_block_ms=milliseconds,
-            bootstrap_timeout_ms=milliseconds,
-            reconnect_backoff_max_ms=5_000,
-            metrics_enabled=False,
-        )
 
     def _pump(self, client: KafkaProducer, count: int | None) -> None:
         """Send events at their time until stopped, finished, broken, or the clock was set."""
@@ -320,11 +301,52 @@ class Producer:
         )
 
 
+def kafka_client(kafka: KafkaSettings, max_size: int, *, batch_size: int = 65_536) -> KafkaProducer:
+    """A client that doubles and loses nothing; sizes in bytes. KafkaError where no broker answers."""
+    milliseconds = int(CONNECT_SECONDS * 1000)
+    return KafkaProducer(
+        bootstrap_servers=kafka.bootstrap.split(","),
+        client_id="music-producer",
+        enable_idempotence=True,
+        acks="all",
+        linger_ms=25,
+        batch_size=batch_size,
+        max_request_size=max_size,
+        allow_auto_create_topics=False,
+        # An outage of any length is waited out; what is on its way is bounded by the sender.
+        delivery_timeout_ms=2**31 - 1,
+        max_block_ms=milliseconds,
+        bootstrap_timeout_ms=milliseconds,
+        reconnect_backoff_max_ms=5_000,
+        metrics_enabled=False,
+    )
+
+
+def world_of(wanted: ProducerSettings) -> World:
+    """The public of the settings."""
+    from music_streaming.generate import World  # noqa: PLC0415  its numpy start is not for importers
+
+    return World(
+        seed=wanted.seed,
+        listeners=wanted.listeners or World.listeners_for(wanted.rate),
+        locales=wanted.locales,
+        artists=wanted.artists,
+    )
+
+
+def dirt_of(wanted: ProducerSettings) -> Dirt:
+    """The dirt of the settings."""
+    from music_streaming.generate import CLEAN, Dirt  # noqa: PLC0415
+
+    return Dirt(wanted.late, wanted.duplicate, wanted.malformed, wanted.ahead) if wanted.dirt else CLEAN
+
+
 def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _close(client: KafkaProducer) -> None:
+def close_client(client: KafkaProducer) -> None:
+    """Close at once; what is still on its way fails."""
     # close() flushes first, and raises when the broker is away, leaving its thread at work. No public
     # way to give up exists, so the thread is told first.
     client._sender.force_close()
@@ -361,25 +383,13 @@ def log_to_journal() -> None:
 @click.option("--count", type=click.IntRange(min=1), help="Stop after this many events.")
 def main(rate: float | None, count: int | None) -> None:
     """Send the plays of the modelled listeners to Kafka until stopped (the service music-producer)."""
-    from music_streaming.generate import Dirt, World  # noqa: PLC0415  its numpy start is not for importers
-
     log_to_journal()
     try:
         settings = Settings.load()
         if rate is not None:
             settings = settings.with_changes(producer={"rate": rate})
         wanted = settings.producer
-        world = World(
-            seed=wanted.seed,
-            listeners=wanted.listeners or World.listeners_for(wanted.rate),
-            locales=wanted.locales,
-            artists=wanted.artists,
-        )
-        dirt = (
-            Dirt(wanted.late, wanted.duplicate, wanted.malformed, wanted.ahead)
-            if wanted.dirt
-            else Dirt(0, 0, 0, 0)
-        )
+        world, dirt = world_of(wanted), dirt_of(wanted)
         pace = wanted.rate if wanted.pace == "rate" else None
         producer = Producer(
             settings, lambda start_ms: world.live(start_ms, rate=pace, dirt=dirt, report=wanted.report)

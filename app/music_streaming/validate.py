@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from music_streaming.error import MusicError
 from music_streaming.event import AGE_GROUPS, DEVICE_TYPES, SUBSCRIPTION_TYPES, UNKNOWN
 from music_streaming.settings import Settings
 
@@ -34,6 +35,13 @@ VOCABULARIES: dict[str, dict[str, tuple[str, ...]]] = {
 RECOUNTED_MINUTES = 10
 # An hll of 2^11 registers is exact while small and within this of the truth, for one window, ever after.
 LISTENERS_TOLERANCE = 0.15
+# The six counts, from raw plays.
+_SUMS = (
+    "count(*) AS streams, count(*) FILTER (WHERE completed) AS completions,"
+    " count(*) FILTER (WHERE skipped) AS skips, count(*) FILTER (WHERE liked) AS likes,"
+    " coalesce(sum(listened_ms), 0)::bigint AS listened_ms,"
+    " coalesce(sum(duration_ms), 0)::bigint AS duration_ms"
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,14 @@ class Snapshot:
         """The rows, by column name."""
         self._cursor.execute(sql, parameters)
         return list(self._cursor.fetchall())
+
+    def stream(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Iterator[Row]:
+        """The rows, a few thousand at a time: for more than memory should hold."""
+        connection = self._cursor.connection
+        with connection.cursor("stream", cursor_factory=type(self._cursor)) as cursor:
+            cursor.itersize = 5_000
+            cursor.execute(sql, parameters)
+            yield from cursor
 
     def row(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Row:
         """The only row."""
@@ -184,8 +200,12 @@ def _totals(seen: Snapshot, totals: list[Row]) -> Iterator[Check]:
         " + ".join(f"{number:,} {name}" for name, number in parts.items()),
         f"{state['records']:,} records",
     )
-    for name in ("accepted", "duplicates"):
-        by_source = sum(total[name] for total in totals)
+    # What was taken away again had been accepted; the topic's totals are for ever.
+    by_source_of = {
+        "accepted": sum(total["accepted"] + total["removed"] for total in totals),
+        "duplicates": sum(total["duplicates"] for total in totals),
+    }
+    for name, by_source in by_source_of.items():
         yield Check(
             f"{name}: by source = by topic", by_source == state[name], f"{by_source:,}", f"{state[name]:,}"
         )
@@ -231,12 +251,6 @@ def _recount(seen: Snapshot) -> Iterator[Check]:
         "SELECT date_bin('5 minutes', now() - make_interval(mins => %(minutes)s), 'epoch') AS start",
         {"minutes": RECOUNTED_MINUTES},
     )
-    sums = (
-        "count(*) AS streams, count(*) FILTER (WHERE completed) AS completions,"
-        " count(*) FILTER (WHERE skipped) AS skips, count(*) FILTER (WHERE liked) AS likes,"
-        " coalesce(sum(listened_ms), 0)::bigint AS listened_ms,"
-        " coalesce(sum(duration_ms), 0)::bigint AS duration_ms"
-    )
     for table, (minutes, keys) in METRICS.items():
         if minutes > RECOUNTED_MINUTES:
             continue
@@ -244,7 +258,7 @@ def _recount(seen: Snapshot) -> Iterator[Check]:
         row = seen.row(
             f"""
             WITH plays AS (
-                SELECT date_bin('{minutes} minutes', event_time, 'epoch') AS window_start, {key}, {sums}
+                SELECT date_bin('{minutes} minutes', event_time, 'epoch') AS window_start, {key}, {_SUMS}
                 FROM stream_events WHERE event_time >= %(start)s GROUP BY 1, {key}
             ), stored AS (
                 SELECT window_start, {key}, {", ".join(COUNTS)} FROM {table} WHERE window_start >= %(start)s
@@ -318,18 +332,30 @@ def _times(seen: Snapshot, settings: Settings) -> Iterator[Check]:
 
 
 def compare_with_truth(settings: Settings, path: Path) -> Sample:
-    """Compare the tables with the truth file of a generated history (music_streaming.truth)."""
-    from music_streaming.truth import compare  # noqa: PLC0415  brings the generator
+    """Compare the tables with the truth file of a generated history (music_streaming.truth).
 
+    Live plays that fall into the history's windows (those of phones that were offline, or begun before its
+    end) are known by their event_ids and taken off again; listeners are then not compared in their rows, for
+    a sketch forgets nobody. So only windows whose raw plays have not expired can be compared: MusicError
+    where there are none.
+    """
+    from music_streaming.truth import compare, read_header  # noqa: PLC0415  brings the generator
+
+    hours = [datetime.fromisoformat(hour) for hour in read_header(path)["hours"]]
     with snapshot(settings) as seen:
         at = seen.row("SELECT now()")["now"].astimezone(UTC)
-
-        def rows(table: str) -> list[Row]:
-            _, keys = METRICS[table]
-            columns = ", ".join(("window_start", "source", *keys, *COUNTS))
-            return seen.rows(f"SELECT {columns}, hll_cardinality(listeners) AS listeners FROM {table}")
-
-        found = compare(path, rows)
+        kept = seen.row("SELECT first_day::timestamp AT TIME ZONE 'UTC' AS since FROM demo_first_day")[
+            "since"
+        ]
+        if hours and hours[-1] < kept:
+            raise MusicError.of(
+                "Truth",
+                found=f"a history up to {hours[-1]:%F %H:%M}, of which every play has expired",
+                wanted=f"one that goes beyond {kept:%F %H:%M} UTC",
+                remedy="none needed: musicctl validate without --truth checks what is there",
+            )
+        span = {"since": max(hours[0], kept), "until": hours[-1] + timedelta(hours=1)} if hours else {}
+        found = compare(path, lambda table: seen.stream(_of_history(table), span), since=kept)
     made = [
         Check(
             f"{table}: equals the truth file",
@@ -345,3 +371,25 @@ def compare_with_truth(settings: Settings, path: Path) -> Sample:
         for item in found.differences
     ]
     return Sample(at, tuple(made))
+
+
+def _of_history(table: str) -> str:
+    """Demo rows of `table` between since and until, less what plays added that are not of a history."""
+    minutes, names = METRICS[table]
+    key = ", ".join(names)
+    counts = ", ".join(f"m.{name} - coalesce(l.{name}, 0) AS {name}" for name in COUNTS)
+    return f"""
+    SELECT window_start, m.source, {", ".join(f"m.{name}" for name in names)}, {counts},
+           CASE WHEN l.streams IS NULL THEN hll_cardinality(m.listeners) END AS listeners
+    FROM {table} AS m
+    LEFT JOIN (
+        SELECT date_bin('{minutes} minutes', event_time, 'epoch') AS window_start, {key}, {_SUMS}
+        FROM stream_events
+        WHERE source = 'demo' AND event_time >= %(since)s AND event_time < %(until)s
+          -- A history's ids are of version 8, live ones of version 4.
+          AND substr(event_id::text, 15, 1) <> '8'
+        GROUP BY 1, {key}
+    ) AS l USING (window_start, {key})
+    WHERE m.source = 'demo' AND window_start >= %(since)s AND window_start < %(until)s
+      AND m.streams > coalesce(l.streams, 0)
+    ORDER BY window_start"""

@@ -1,0 +1,293 @@
+"""The history of the demo audience: generated once, sent through the same topic and job as every play.
+
+`backfill` may be killed at any moment and run again. The plan, written first, keeps the span and the public,
+so that the next run sends the same plays with the same event_ids, of which the job takes each once; the truth
+file, written last, says that all of it is in the tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from music_streaming.error import MusicError
+from music_streaming.settings import ProducerSettings, Settings
+from music_streaming.status import ends_of_topic
+from music_streaming.topic import Topic, wanted_topics
+
+if TYPE_CHECKING:
+    from kafka.producer.future import FutureRecordMetadata
+
+    from music_streaming.generate import Block
+
+READER = "superset_reader"
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+# What is on its way to Kafka: this many runs of so many records. Few enough for any memory.
+CHUNK, CHUNKS_WAITING = 1_000, 8
+# Larger batches than a live producer's: half of the client's work is done once for each.
+BATCH_BYTES = 262_144
+# The job is never left further behind than this many of its own batches.
+BATCHES_WAITING = 4
+POLL_SECONDS = 0.5
+
+
+class HistoryError(MusicError):
+    """A history that cannot be sent, or of which the tables cannot be told to be true."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a history is made of; the same plan gives the same plays. Times are Unix ms, whole hours."""
+
+    version: int
+    start_ms: int
+    end_ms: int
+    seed: int
+    listeners: int
+    artists: int
+    locales: tuple[str, ...]
+    dirt: tuple[float, ...]
+
+    @classmethod
+    def of(cls, settings: Settings, now: datetime) -> Plan:
+        """The history that ends with the last whole hour."""
+        from music_streaming.generate import VERSION, World, floor_hour  # noqa: PLC0415  loads numpy
+        from music_streaming.producer import dirt_of  # noqa: PLC0415
+
+        wanted = settings.producer
+        end_ms = floor_hour(int(now.timestamp() * 1000))
+        # Older raw plays would expire as they come.
+        days = min(wanted.history_days, settings.stream.demo_retention_days)
+        # A clock that was ahead in the past cannot be told any more: the play would only be a wrong one, and
+        # those behind it in the topic would count as late.
+        dirt = dirt_of(wanted)._replace(ahead=0)
+        return cls(
+            VERSION,
+            end_ms - days * DAY_MS,
+            end_ms,
+            wanted.seed,
+            wanted.listeners or World.listeners_for(wanted.rate),
+            wanted.artists,
+            wanted.locales,
+            tuple(dirt),
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Plan | None:
+        """The plan of an earlier run; None where there is none that this version can repeat."""
+        from music_streaming.generate import VERSION  # noqa: PLC0415
+
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            plan = cls(**content | {name: tuple(content[name]) for name in ("locales", "dirt")})
+            return plan if plan.version == VERSION else None
+        return None
+
+    def write(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(self.__dict__), encoding="utf-8")
+        part.replace(path)
+
+    def __str__(self) -> str:
+        start, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (self.start_ms, self.end_ms))
+        return f"{self.listeners:,} listeners from {start:%F %H:%M} to {end:%F %H:%M} UTC"
+
+
+def plan_file(settings: Settings) -> Path:
+    """Where the plan is kept."""
+    return settings.paths.data / "producer" / "history.json"
+
+
+def truth_file(settings: Settings) -> Path:
+    """The board's own truth file: there is one when the history is in the tables, whole."""
+    return settings.paths.data / "producer" / "truth.jsonl.gz"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a back-fill is: records in Kafka, records in the tables, and about how many there will be."""
+
+    sent: int
+    stored: int
+    expected: int
+
+
+def backfill(
+    settings: Settings, report: Callable[[Progress], None] = lambda _: None, *, dry_run: bool = False
+) -> list[str]:
+    """Send the history of the settings, wait until it is in the tables, and write the truth file.
+
+    Returns what was changed, one sentence; [] where it is there already, or none is wanted. HistoryError
+    where the job stands still; to run again is safe. KafkaError and psycopg2.Error as they come.
+    """
+    from music_streaming.generate import Dirt  # noqa: PLC0415  loads numpy
+    from music_streaming.producer import world_of  # noqa: PLC0415
+    from music_streaming.truth import Truth  # noqa: PLC0415
+
+    target = truth_file(settings)
+    if not settings.producer.history_days or target.exists():
+        return []
+    now = datetime.now(UTC)
+    earlier = Plan.read(plan_file(settings))
+    plan = earlier or Plan.of(settings, now)
+    if dry_run:
+        return [f"history of {plan}"]
+    _make_folder(target.parent)
+    plan.write(plan_file(settings))
+    world = world_of(_producer(settings.producer, plan))
+    truth = Truth(world)
+    since_ms = _horizon_ms(settings, now)
+    lag = Lag(settings, report)
+    lag.expected = world.expected_plays(max(plan.start_ms, since_ms), plan.end_ms)
+    _send(settings, world.history(plan.start_ms, plan.end_ms, Dirt(*plan.dirt), truth, since_ms), lag)
+    part = target.with_suffix(".part")
+    # While the job takes in the rest.
+    truth.write(part)
+    lag.wait_until_stored()
+    part.replace(target)
+    return [f"history of {plan}: {truth.accepted:,} plays"]
+
+
+def _producer(settings: ProducerSettings, plan: Plan) -> ProducerSettings:
+    changed = {name: getattr(plan, name) for name in ("seed", "listeners", "artists", "locales")}
+    return settings.model_copy(update=changed)
+
+
+def _horizon_ms(settings: Settings, now: datetime) -> int:
+    """Plays before this may have expired since an earlier run sent them: nothing would know them again.
+
+    An hour ahead, lest midnight come in between.
+    """
+    day = (now + timedelta(hours=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return int((day - timedelta(days=settings.stream.demo_retention_days)).timestamp() * 1000)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError
+    except PermissionError:
+        raise HistoryError.of(
+            "History",
+            found=f"{folder} closed to this user",
+            wanted="root",
+            remedy="sudo musicctl demo backfill",
+        ) from None
+
+
+@dataclass
+class Lag:
+    """How far the job is behind what was sent. ends: partition -> offset behind the newest record."""
+
+    settings: Settings
+    report: Callable[[Progress], None] = lambda _: None
+    ends: dict[int, int] = field(default_factory=dict)
+    sent: int = 0
+    expected: int = 0
+    _looked: float = 0
+    _moved: float = field(default_factory=time.monotonic)
+    _behind: int | None = None
+
+    def delivered(self, sent: list[FutureRecordMetadata]) -> None:
+        """Wait until the records are in Kafka, and count them."""
+        for future in sent:
+            placed = future.get(timeout=self.settings.spark.stall_seconds)
+            self.ends[placed.partition] = max(placed.offset + 1, self.ends.get(placed.partition, 0))
+        self.sent += len(sent)
+
+    def behind(self) -> int:
+        """Records that the job has not yet stored; HistoryError where it stands still."""
+        reached = _next_offsets(self.settings)
+        behind = sum(max(0, end - reached.get(partition, 0)) for partition, end in self.ends.items())
+        now = time.monotonic()
+        if behind != self._behind:
+            self._behind, self._moved = behind, now
+        stalled = self.settings.spark.stall_seconds
+        if behind and now - self._moved > stalled:
+            raise HistoryError.of(
+                "History",
+                found=f"{behind:,} records that the job has not stored, and no change for {stalled:g} s",
+                wanted="a job that stores them",
+                remedy="sudo systemctl status music-metrics; then run it again: nothing is counted twice",
+            )
+        self.report(Progress(self.sent, self.sent - behind, self.expected))
+        self._looked = now
+        return behind
+
+    def wait_for_room(self, most: int) -> None:
+        """Wait while the job is more than `most` records behind."""
+        if time.monotonic() - self._looked < POLL_SECONDS:
+            return
+        while self.behind() > most:
+            time.sleep(POLL_SECONDS)
+
+    def wait_until_stored(self) -> None:
+        """Wait until all of it is in the tables."""
+        self.expected = self.sent
+        while self.behind():
+            time.sleep(POLL_SECONDS)
+
+
+def _next_offsets(settings: Settings) -> dict[int, int]:
+    with (
+        contextlib.closing(settings.postgres.connect(READER, application="musicctl-demo")) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(
+            "SELECT partition, next_offset FROM ingest_offsets WHERE topic = %s", (settings.kafka.topic,)
+        )
+        return dict(cursor.fetchall())
+
+
+def _send(settings: Settings, blocks: Iterator[Block], lag: Lag) -> None:
+    """Send as fast as Kafka and the job take it."""
+    from kafka.errors import KafkaError  # noqa: PLC0415
+
+    from music_streaming.producer import close_client, kafka_client  # noqa: PLC0415
+
+    topic = wanted_topics(settings.kafka, settings.paths.files)[0]
+    # Answers with a sentence where there is no broker or topic; the producing client would only wait.
+    ends_of_topic(settings)
+    try:
+        client = kafka_client(settings.kafka, int(topic.config["max.message.bytes"]), batch_size=BATCH_BYTES)
+        try:
+            waiting: list[list[FutureRecordMetadata]] = []
+            for block in blocks:
+                most = _most_behind(settings, topic, block)
+                for first in range(0, len(block), CHUNK):
+                    lag.wait_for_room(most)
+                    chunk = slice(first, first + CHUNK)
+                    records = zip(block.keys[chunk], block.values[chunk], strict=True)
+                    waiting.append([client.send(topic.name, key=key, value=value) for key, value in records])
+                    if len(waiting) > CHUNKS_WAITING:
+                        lag.delivered(waiting.pop(0))
+            for sent in waiting:
+                lag.delivered(sent)
+        finally:
+            close_client(client)
+    except KafkaError as error:
+        raise HistoryError.of(
+            "Kafka",
+            found=f"{type(error).__name__}: {error}",
+            wanted=f"records delivered to {topic.name}",
+            remedy="sudo systemctl status music-kafka; then run it again: nothing is counted twice",
+        ) from None
+
+
+def _most_behind(settings: Settings, topic: Topic, block: Block) -> int:
+    """How many records the job may be behind: a few batches, and by far less than Kafka would delete."""
+    few = BATCHES_WAITING * settings.spark.max_offsets_per_trigger
+    kept = int(topic.config["retention.bytes"])
+    if kept < 0 or not len(block):
+        return few
+    size = sum(map(len, block.values)) / len(block)
+    return min(few, int(topic.partitions * kept / 4 / size))

@@ -1,0 +1,87 @@
+"""Takes the demo's plays out of the database: every row of source demo, raw and metrics, and no other."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from music_streaming.history import Lag, plan_file, truth_file
+from music_streaming.status import ends_of_topic
+
+if TYPE_CHECKING:
+    from music_streaming.settings import Settings
+
+OWNER = "music_owner"
+TABLES = (
+    "user_engagement_metrics",
+    "geographic_metrics",
+    "device_usage_metrics",
+    "content_performance_metrics",
+    "song_day_streams",
+    "genre_metrics",
+)
+
+
+def remove(settings: Settings) -> int:
+    """Wait until the job has stored all that is in Kafka, then remove; returns how many plays went.
+
+    The producer must have been stopped. Whenever it is cut off, to run it again ends it. HistoryError where
+    the job stands still, psycopg2.Error as it comes.
+    """
+    Lag(settings, ends=ends_of_topic(settings)).wait_until_stored()
+    with contextlib.closing(settings.postgres.connect(OWNER, application="musicctl-demo")) as connection:
+        removed = take_away(connection, settings.stream.watermark_delay_seconds)
+        # Only now: as long as a play is there, the next history must be the same one.
+        for path in (truth_file(settings), plan_file(settings)):
+            path.unlink(missing_ok=True)
+        _vacuum(connection)
+    return removed
+
+
+def take_away(connection: Any, watermark_delay_seconds: int) -> int:
+    """Remove the demo's rows in one transaction, as music_owner; returns how many accepted plays there were.
+
+    The watermark goes back to where real plays alone would have moved it: windows that only the demo had
+    closed are open again.
+    """
+    with connection, connection.cursor() as cursor:
+        for statement in _statements():
+            cursor.execute(statement, {"delay": watermark_delay_seconds})
+        cursor.execute(
+            "WITH before AS (SELECT accepted FROM ingest_totals WHERE source = 'demo') "
+            "UPDATE ingest_totals SET removed = removed + accepted, accepted = 0, expired = 0, late = 0, "
+            "newest_event_time = NULL, updated_at = now() WHERE source = 'demo' "
+            "RETURNING (SELECT accepted FROM before)"
+        )
+        removed: int = cursor.fetchone()[0]
+        cursor.execute(
+            "UPDATE ingest_state SET watermark = least(watermark, (SELECT max(newest_event_time) "
+            "FROM ingest_totals) - make_interval(secs => %s)), updated_at = now()",
+            (watermark_delay_seconds,),
+        )
+        cursor.execute(
+            "UPDATE ingest_state SET watermark = NULL WHERE NOT EXISTS "
+            "(SELECT FROM ingest_totals WHERE newest_event_time IS NOT NULL)"
+        )
+        # Last, since it keeps readers out until the end.
+        cursor.execute("TRUNCATE stream_events_demo")
+    return removed
+
+
+def _statements() -> Iterator[str]:
+    # Longer than any query of the dashboards may take.
+    yield "SET LOCAL lock_timeout = '60s'"
+    # Every batch begins with these rows: the job waits there, and one that is being written is waited for.
+    yield "LOCK TABLE ingest_offsets IN EXCLUSIVE MODE"
+    # As the expiry of old plays does.
+    yield "SELECT pg_advisory_xact_lock(hashtext('demo_partitions'))"
+    for table in TABLES:
+        yield f"DELETE FROM {table} WHERE source = 'demo'"
+
+
+def _vacuum(connection: Any) -> None:
+    """Give the space back; on a board without real plays the tables are then empty files."""
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"VACUUM (ANALYZE) {', '.join(TABLES)}")
