@@ -18,6 +18,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from broker import Broker, jars
+from driver import Driver
 from music_streaming.query import SESSION
 from music_streaming.schema import migrate
 from music_streaming.settings import PathSettings, PostgresSettings, Settings
@@ -233,3 +234,42 @@ def secrets(tmp_path: Path) -> Callable[[Database], Settings]:
         return Settings(postgres=postgres, paths=PathSettings(files=FILES, data=tmp_path))
 
     return of
+
+
+@pytest.fixture
+def settings(database: Database, secrets: Callable[[Database], Settings]) -> Settings:
+    """The settings of a board with an empty database."""
+    return secrets(database)
+
+
+@pytest.fixture
+def driver(
+    tmp_path: Path, broker: Broker, settings: Settings, topic: str, spark_kafka_jars: list[Path]
+) -> Iterator[Driver]:
+    """A driver, not yet started, of small batches and in local mode."""
+    (tmp_path / "music.toml").write_text(
+        f"""
+        [kafka]
+        bootstrap = "{broker.bootstrap}"
+        topic = "{topic}"
+        [postgres]
+        port = {settings.postgres.port}
+        database = "{settings.postgres.database}"
+        secrets_dir = "{settings.postgres.secrets_dir}"
+        [spark]
+        master = "local[2]"
+        max_offsets_per_trigger = 800
+        trigger_seconds = 0.2
+        scratch_dir = "{tmp_path}/scratch"
+        """
+    )
+    made = Driver(
+        tmp_path,
+        {
+            "MUSIC_CONFIG": str(tmp_path / "music.toml"),
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYSPARK_SUBMIT_ARGS": f"--jars {','.join(map(str, spark_kafka_jars))} pyspark-shell",
+        },
+    )
+    yield made
+    made.close()

@@ -1,5 +1,6 @@
 """musicctl from outside: what it prints, its exit codes, and that it keeps secrets and time."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -175,6 +176,53 @@ def test_what_the_owner_can_mend_is_a_sentence(board, monkeypatch, variable, val
 def test_demo_rate_wants_a_rate_it_can_hold():
     for arguments in (["5001"], ["0"], [], ["5", "--reset"], ["fast"]):
         assert musicctl("demo", "rate", *arguments).exit_code == 2
+
+
+EXPORT = ("demo", "export", "--from", "2026-11-20", "--until", "2026-11-21", "--listeners", "40")
+EXPORT_DIGEST = "db30582a28171d223dddb3d68f2a36ebb1c0b1ef16c4b3fe9528a984bc6e850a"
+
+
+def test_a_data_set_needs_no_board_and_is_always_the_same(monkeypatch, tmp_path):
+    """If the model changes on purpose, raise generate.VERSION and write the new digest here."""
+    monkeypatch.setenv("MUSIC_CONFIG", str(tmp_path / "nowhere.toml"))
+    printed = musicctl(*EXPORT, "--to", "jsonl")
+    assert (printed.exit_code, printed.stderr) == (0, "")
+    assert hashlib.sha256(printed.stdout_bytes).hexdigest() == EXPORT_DIGEST
+    plays = [json.loads(line) for line in printed.stdout.splitlines()]
+    assert len(plays) > 100
+    assert {play["event_time"][:10] for play in plays} == {"2026-11-20"}
+    assert musicctl(*EXPORT, str(tmp_path / "plays.jsonl")).output == ""
+    assert (tmp_path / "plays.jsonl").read_bytes() == printed.stdout_bytes
+    assert musicctl(*EXPORT, "--seed", "43").stdout_bytes != printed.stdout_bytes
+    for until in ("2026-11-20", "2026-11-20 10:30:00"):
+        assert musicctl("demo", "export", "--from", "2026-11-20", "--until", until).exit_code == 2
+
+
+def test_without_a_truth_file_there_is_nothing_to_compare_with(board):
+    done = musicctl("validate", "--truth")
+    assert done.exit_code == 1
+    assert f"found no file {board}/producer/truth.jsonl.gz" in done.output
+    assert "Remedy: sudo musicctl demo backfill" in done.output
+    assert "Remedy: correct the path" in musicctl("validate", "--truth", "nowhere", "--json").output
+
+
+def test_backfill_plans_and_may_be_left_out(board, monkeypatch):
+    planned = json.loads(musicctl("demo", "backfill", "--check", "--json").output)
+    assert planned["changed"] is True
+    assert planned["changes"][0].startswith("history of 2,000 listeners from ")
+    assert not (board / "producer").exists()
+    done = musicctl("demo", "backfill")
+    assert done.exit_code == 1
+    assert "no broker at 127.0.0.1:1" in done.output
+    monkeypatch.setenv("MUSIC_PRODUCER__HISTORY_DAYS", "0")
+    assert musicctl("demo", "backfill").output == "unchanged\n"
+
+
+def test_remove_asks_first(board):
+    done = CliRunner().invoke(cli.main, ["demo", "remove"], input="n\n")
+    assert done.exit_code == 1
+    assert "Remove every play of the demo" in done.output
+    assert "stopped" not in done.output
 
 
 def test_dashboards_are_linted(files, tmp_path):

@@ -2,116 +2,22 @@
 
 import datetime as dt
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from kafka import KafkaProducer, TopicPartition
 
 from broker import Broker
 from conftest import Database
+from driver import Driver
 from music_streaming import event
-from music_streaming.settings import Settings
 from music_streaming.stream import TopicState, starting_offsets
 from music_streaming.table import Stored
 from music_streaming.topic import Topic, admin, apply_topics
 
-LIMIT_SECONDS = 90
 NOW = dt.datetime.now(dt.UTC)
-
-
-class Driver:
-    """`python -m music_streaming.stream` with its output in a file."""
-
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.log = folder / "driver.log"
-        self.environment = environment
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "music_streaming.stream"],
-                env=os.environ | self.environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # With its JVM: both are killed.
-                start_new_session=True,
-            )
-
-    def end(self, number: signal.Signals) -> int:
-        """Send a signal and return the exit code."""
-        assert self._process
-        if number == signal.SIGKILL:
-            os.killpg(self._process.pid, number)
-        else:
-            self._process.send_signal(number)
-        return self.exit_code()
-
-    def exit_code(self) -> int:
-        assert self._process
-        code = self._process.wait(LIMIT_SECONDS)
-        self._process = None
-        return code
-
-    def wait_until(self, what: Callable[[], Any], wanted: Any) -> None:
-        """Wait until what() gives wanted; fails with what was seen and the log."""
-        assert self._process
-        deadline = time.monotonic() + LIMIT_SECONDS
-        while (seen := what()) != wanted:
-            if time.monotonic() > deadline or self._process.poll() is not None:
-                pytest.fail(f"saw {seen}, wanted {wanted}\n{self.log.read_text(errors='replace')[-6000:]}")
-            time.sleep(0.1)
-
-    def close(self) -> None:
-        if self._process:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-
-
-@pytest.fixture
-def settings(database: Database, secrets: Callable[[Database], Settings]) -> Settings:
-    return secrets(database)
-
-
-@pytest.fixture
-def driver(
-    tmp_path: Path, broker: Broker, settings: Settings, topic: str, spark_kafka_jars: list[Path]
-) -> Iterator[Driver]:
-    """A driver, not yet started, of small batches and in local mode."""
-    (tmp_path / "music.toml").write_text(
-        f"""
-        [kafka]
-        bootstrap = "{broker.bootstrap}"
-        topic = "{topic}"
-        [postgres]
-        port = {settings.postgres.port}
-        database = "{settings.postgres.database}"
-        secrets_dir = "{settings.postgres.secrets_dir}"
-        [spark]
-        master = "local[2]"
-        max_offsets_per_trigger = 800
-        trigger_seconds = 0.2
-        scratch_dir = "{tmp_path}/scratch"
-        """
-    )
-    made = Driver(
-        tmp_path,
-        {
-            "MUSIC_CONFIG": str(tmp_path / "music.toml"),
-            "PYTHONPATH": str(Path(__file__).parents[1]),
-            "PYSPARK_SUBMIT_ARGS": f"--jars {','.join(map(str, spark_kafka_jars))} pyspark-shell",
-        },
-    )
-    yield made
-    made.close()
 
 
 def make_topic(broker: Broker, name: str, partitions: int = 2) -> None:
