@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from music_streaming.generate import CLEAN, World
+from music_streaming.generate import CLEAN, USUAL, Arrivals, World
 from music_streaming.generate_listeners import CHRONOTYPES, COUNTRIES, ZONES
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -244,3 +244,29 @@ def test_places_and_devices(world: World, plays: Columns, figure: Check) -> None
             mean(used[morning]) / mean(used[evening]),
         )
     figure("plays on phones, %", 35, 65, 100 * mean(plays["device_type"] == "mobile"))
+
+
+class Kept(list[Arrivals]):
+    """Keeps what a history sends."""
+
+    add = list.append
+
+
+def test_dirt(world: World, figure: Check) -> None:
+    kept = Kept()
+    for _ in world.history(START, END, USUAL, kept):
+        pass
+    due, start, listened, copy, malformed = (
+        np.concatenate(columns)
+        for columns in zip(
+            *((a.due_ms, a.plays.start_ms, a.plays.listened_ms, a.copy, a.malformed) for a in kept),
+            strict=True,
+        )
+    )
+    single = copy == 0
+    behind = (due - start - listened)[single]
+    # Those longest offline are not back when the history ends.
+    figure("plays that come late, %", 1.6, 2.2, 100 * mean(behind > 14 * 60_000))
+    figure("records that come twice, %", 0.08, 0.12, 100 * mean(~single) / mean(single))
+    figure("malformed records, %", 0.04, 0.06, 100 * mean(malformed[single] == 1))
+    figure("clocks ahead, %", 0.014, 0.026, 100 * mean(behind < 0))
