@@ -152,7 +152,7 @@ class Truth:
         }
         with (
             path.open("wb") as raw,
-            gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0, compresslevel=6) as file,
+            gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0, compresslevel=1) as file,
         ):
             file.write(_line(header))
             for table in TABLES:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,17 @@ from broker import Broker
 from conftest import Database
 from driver import LIMIT_SECONDS, Driver
 from music_streaming.generate import Dirt, World
-from music_streaming.history import HistoryError, Lag, Plan, _horizon_ms, _most_behind, plan_file, truth_file
+from music_streaming.history import (
+    HistoryError,
+    Lag,
+    Plan,
+    Progress,
+    _horizon_ms,
+    _most_behind,
+    backfill,
+    plan_file,
+    truth_file,
+)
 from music_streaming.producer import close_client, kafka_client
 from music_streaming.settings import KafkaSettings, Settings
 from music_streaming.topic import ensure_topics, wanted_topics
@@ -41,8 +52,8 @@ def board(settings: Settings, broker: Broker, topic: str) -> Settings:
 
 
 @pytest.fixture
-def musicctl(board: Settings, driver: Driver, files: Path) -> Iterator[list[subprocess.Popen[str]]]:
-    """Starts `musicctl` with arguments on the board; what still runs at the end is killed."""
+def begun(board: Settings, driver: Driver, files: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`musicctl demo backfill` on the board, at work; killed at the end if it still is."""
     changes = {
         "MUSIC_KAFKA__REJECTS_TOPIC": board.kafka.rejects_topic,
         "MUSIC_PRODUCER__LISTENERS": str(LISTENERS),
@@ -51,24 +62,10 @@ def musicctl(board: Settings, driver: Driver, files: Path) -> Iterator[list[subp
         "MUSIC_PATHS__FILES": str(files),
         "MUSIC_PATHS__DATA": str(board.paths.data),
     }
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "music_streaming.cli", *arguments],
-                env=os.environ | driver.environment | changes,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-        return started[-1]
-
-    yield start
-    for process in started:
+    command = [sys.executable, "-m", "music_streaming.cli", "demo", "backfill"]
+    with subprocess.Popen(command, env=os.environ | driver.environment | changes) as process:
+        yield process
         process.kill()
-        process.communicate()
 
 
 def wait_until(what, seen=lambda: "") -> None:
@@ -83,45 +80,44 @@ def failing(sample) -> list[str]:
 
 
 def test_a_history_is_whole_and_single_however_often_it_is_begun(
-    board: Settings, broker: Broker, database: Database, driver: Driver, musicctl
+    board: Settings, broker: Broker, database: Database, driver: Driver, begun: subprocess.Popen[bytes]
 ) -> None:
     # No job yet: it sends, waits, and is killed before it can end.
-    begun = musicctl("demo", "backfill")
-    wait_until(lambda: broker.count(board.kafka.topic) > 500)
-    begun.send_signal(signal.SIGKILL)
-    begun.communicate()
+    wait_until(lambda: broker.count(board.kafka.topic) > 500, lambda: f"exit code {begun.poll()}")
+    begun.kill()
+    assert begun.wait() == -signal.SIGKILL
     assert plan_file(board).exists()
     assert not truth_file(board).exists()
 
     driver.start()
-    again = musicctl("demo", "backfill", "--json")
-    out, err = again.communicate(timeout=LIMIT_SECONDS)
-    assert again.returncode == 0, err
-    assert json.loads(out)["changed"] is True
+    seen: list[Progress] = []
+    (change,) = backfill(board, seen.append)
     header = read_header(truth_file(board))
+    assert f"{header['accepted']:,} plays" in change
     assert header["accepted"] > 1_000
-    assert database.value("SELECT accepted FROM ingest_totals WHERE source = 'demo'") == header["accepted"]
-    assert database.value("SELECT duplicates FROM ingest_totals WHERE source = 'demo'") > header["duplicates"]
-    third = musicctl("demo", "backfill")
-    assert third.communicate(timeout=LIMIT_SECONDS)[0] == "unchanged\n"
+    assert seen[-1].stored == seen[-1].sent == seen[-1].expected
+    (total,) = database.rows("SELECT accepted, duplicates, late FROM ingest_totals WHERE source = 'demo'")
+    assert total[0] == header["accepted"]
+    assert total[1] > header["duplicates"] + 500
+    # Phones that were offline, and not all that lies before the newest play.
+    assert 0 < total[2] < header["accepted"] / 10
+    assert backfill(board) == []
     assert failing(compare_with_truth(board, truth_file(board))) == []
 
     # Live plays: at the present, and late ones in the history's windows.
-    sent = _send_live(board, count=600)
-    Lag(board, ends=sent).wait_until_stored()
-    among = "event_time < %s AND substr(event_id::text, 15, 1) = '4'"
+    Lag(board, ends=_send_live(board, count=600)).wait_until_stored()
     end = datetime.fromisoformat(header["hours"][1]) + timedelta(hours=1)
+    among = "event_time < %s AND substr(event_id::text, 15, 1) = '4'"
     assert database.value(f"SELECT count(*) FROM stream_events WHERE {among}", (end,)) > 20
-    done = musicctl("validate", "--truth")
-    out, err = done.communicate(timeout=LIMIT_SECONDS)
-    assert done.returncode == 0, out + err
+    assert failing(compare_with_truth(board, truth_file(board))) == []
     assert failing(validate(board)) == []
 
     with contextlib.closing(database.connect("music_owner")) as connection, connection:
         connection.cursor().execute("UPDATE device_usage_metrics SET skips = skips + 1")
-    done = musicctl("validate", "--truth")
-    assert "device_usage_metrics" in done.communicate(timeout=LIMIT_SECONDS)[0]
-    assert done.returncode == 1
+    assert all(
+        "device_usage_metrics" in name for name in failing(compare_with_truth(board, truth_file(board)))
+    )
+    assert failing(compare_with_truth(board, truth_file(board)))
 
 
 def _send_live(board: Settings, count: int) -> dict[int, int]:
@@ -129,10 +125,12 @@ def _send_live(board: Settings, count: int) -> dict[int, int]:
     world = World(seed=42, listeners=LISTENERS, artists=ARTISTS)
     live = world.live(int(time.time() * 1000), rate=100, dirt=Dirt(0.3, 0, 0, 0), report="start")
     client = kafka_client(board.kafka, 1_000_000)
+    sent = [
+        client.send(board.kafka.topic, key=record.key, value=record.value) for record in islice(live, count)
+    ]
     ends: dict[int, int] = {}
-    for _ in range(count):
-        record = next(live)
-        placed = client.send(board.kafka.topic, key=record.key, value=record.value).get(LIMIT_SECONDS)
+    for future in sent:
+        placed = future.get(LIMIT_SECONDS)
         ends[placed.partition] = placed.offset + 1
     close_client(client)
     return ends
