@@ -84,7 +84,7 @@ class Plan:
         """The plan of an earlier run; None where there is none that this version can repeat."""
         from music_streaming.generate import VERSION  # noqa: PLC0415
 
-        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+        with contextlib.suppress(FileNotFoundError, KeyError, TypeError, ValueError):
             content = json.loads(path.read_text(encoding="utf-8"))
             plan = cls(**content | {name: tuple(content[name]) for name in ("locales", "dirt")})
             return plan if plan.version == VERSION else None
@@ -94,7 +94,7 @@ class Plan:
         """Write it whole or not at all."""
         part = path.with_suffix(".part")
         part.write_text(json.dumps(self.__dict__), encoding="utf-8")
-        part.replace(path)
+        _settle(part, path)
 
     def __str__(self) -> str:
         start, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (self.start_ms, self.end_ms))
@@ -126,25 +126,27 @@ def backfill(
     """Send the history of the settings, wait until it is in the tables, and write the truth file.
 
     Returns what was changed, one sentence; [] where it is there already, or none is wanted. HistoryError
-    where the job stands still; to run again is safe. KafkaError and psycopg2.Error as they come.
+    where Kafka or the job stand still; to run again is safe. psycopg2.Error as it comes.
     """
+    target = truth_file(settings)
+    if not settings.producer.history_days or target.exists():
+        return []
+
     from music_streaming.generate import Dirt  # noqa: PLC0415  loads numpy
     from music_streaming.producer import world_of  # noqa: PLC0415
     from music_streaming.truth import Truth  # noqa: PLC0415
 
-    target = truth_file(settings)
-    if not settings.producer.history_days or target.exists():
-        return []
     now = datetime.now(UTC)
-    earlier = Plan.read(plan_file(settings))
-    plan = earlier or Plan.of(settings, now)
+    since_ms = _horizon_ms(settings, now)
+    plan = Plan.read(plan_file(settings))
+    if plan is None or plan.end_ms <= since_ms:
+        plan = Plan.of(settings, now)
     if dry_run:
         return [f"history of {plan}"]
     _make_folder(target.parent)
     plan.write(plan_file(settings))
     world = world_of(_producer(settings.producer, plan))
     truth = Truth(world)
-    since_ms = _horizon_ms(settings, now)
     lag = Lag(settings, report)
     lag.expected = world.expected_plays(max(plan.start_ms, since_ms), plan.end_ms)
     _send(settings, world.history(plan.start_ms, plan.end_ms, Dirt(*plan.dirt), truth, since_ms), lag)
@@ -152,8 +154,15 @@ def backfill(
     # While the job takes in the rest.
     truth.write(part)
     lag.wait_until_stored()
-    part.replace(target)
+    _settle(part, target)
     return [f"history of {plan}: {truth.accepted:,} plays"]
+
+
+def _settle(part: Path, path: Path) -> None:
+    """Give a written file its name: after a power cut it is there whole, or not at all."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
 
 
 def _producer(settings: ProducerSettings, plan: Plan) -> ProducerSettings:
