@@ -134,7 +134,8 @@ class ProducerSettings(_Section):
     `pace` "rate" sends `rate` events per second; "model" lets `listeners` people play when they would.
     `listeners` 0 takes as many as make `rate` plays a second. `report` "start" sends a play as it starts, so
     that charts are full up to now; "end" when it is over, as real players do. `late`, `duplicate`,
-    `malformed` and `ahead` are fractions of all plays.
+    `malformed` and `ahead` are fractions of all plays. `history_days` of history come first, once; no more
+    than [stream] demo_retention_days.
     """
 
     pace: Literal["rate", "model"] = "rate"

@@ -38,6 +38,20 @@ def test_recount_from_kafka_equals_postgres(board):
     recount(board)
 
 
+def test_the_history_is_whole_and_equals_its_truth_file(board):
+    """14 days of it, with live plays beside and among it; and most of it came in time."""
+    done = board.ssh("sudo musicctl validate --truth", check=False)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    hours, late = board.sql(
+        "SELECT count(DISTINCT date_trunc('hour', event_time)), avg(late::int) FROM stream_events "
+        "WHERE substr(event_id::text, 15, 1) = '8'"
+    )[0]
+    # The oldest day may have expired at midnight.
+    assert 13 * 24 <= int(hours) <= 14 * 24
+    assert 0 < float(late) < 0.03
+
+
 def test_a_malformed_event_is_a_reject_and_the_stream_goes_on(board):
     def rejects() -> int:
         return int(board.sql("SELECT coalesce(sum(rejected), 0) FROM ingest_reject_totals")[0][0])
