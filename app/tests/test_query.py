@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 from pyspark.sql import SparkSession
 
+from malformed import sample
 from music_streaming import event
 from music_streaming.query import plays
 from music_streaming.table import split
@@ -305,6 +306,14 @@ def test_spark_is_certain_only_of_what_plain_python_says(spark: SparkSession) ->
             play = found.play or {}
             assert event.judge(value, NOW) == {name: play[name] for name in event.PLAY_COLUMNS}, value
     assert certain > 800
+
+
+def test_whatever_comes_spark_reads_on_and_is_certain_of_the_truth_only(spark: SparkSession) -> None:
+    sent = sample(1000)
+    for value, found in zip(sent, judge(spark, list(sent)), strict=True):
+        if found.by_spark:
+            play = found.play or {}
+            assert event.judge(value, NOW) == {name: play[name] for name in event.PLAY_COLUMNS}, value
 
 
 def test_columns_of_the_play(spark: SparkSession) -> None:

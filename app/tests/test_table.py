@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from conftest import Database
+from malformed import sample
 from music_streaming import event
 from music_streaming.table import (
     METRICS,
@@ -78,7 +79,8 @@ def rows(*events: Any, partition: int = 0, start: int = 0, certain: bool = True)
             "offset": offset,
             "kafka_time": NOW,
             "value": value,
-            "value_length": value and len(value),
+            "value_length": None if value is None else len(value),
+            "listener": 42,
         }
         if isinstance(sent, dict):
             row["listener"] = zlib.crc32(sent["user_id"].encode()) * 0x9E3779B97F4A7C15 % 2**63
@@ -326,6 +328,21 @@ def test_rejects_are_kept_as_they_came_and_bounded(database: Database, writer: A
     assert database.rows("SELECT count(*), min(kafka_offset) FROM rejected_events") == [(5, 19)]
     totals = dict(database.rows("SELECT reason, rejected FROM ingest_reject_totals"))
     assert totals == {"not_utf8": 1, "too_long": 1, "nul": 1, "not_json": 21}
+
+
+def test_whatever_comes_is_written_and_adds_up(database: Database, writer: Any) -> None:
+    values = sample(1000)
+    written = 0
+    for start in range(0, len(values), 100):
+        # Tombstones, duplicates within the batch, and across batches.
+        sent = [*values[start : start + 100], None, *values[start : start + 100 : 3], *values[:start:50]]
+        outcome = write(writer, batch(rows(*sent, start=written)), Rules())
+        written += len(sent)
+        counted = outcome.accepted + outcome.duplicates + outcome.rejected + outcome.tombstones
+        assert counted == outcome.records == len(sent)
+    assert exact(database) > 50
+    assert database.value("SELECT sum(duplicates) FROM ingest_state") > 50
+    assert database.value("SELECT max(length(raw)) FROM rejected_events") == event.RAW_LIMIT
 
 
 def test_text_survives_byte_by_byte(database: Database, writer: Any) -> None:
