@@ -16,6 +16,7 @@ from music_streaming import event
 from music_streaming.stream import TopicState, starting_offsets
 from music_streaming.table import Stored
 from music_streaming.topic import Topic, admin, apply_topics
+from tail import cut_tail
 
 NOW = dt.datetime.now(dt.UTC)
 
@@ -127,6 +128,35 @@ def test_topic_grown_recreated_and_cut_by_retention(
     began = time.monotonic()
     assert driver.end(signal.SIGTERM) == 0
     assert time.monotonic() - began < 30
+
+
+def test_what_a_power_cut_took_from_the_broker_shifts_nothing(
+    own_broker: Broker, database: Database, topic: str, driver: Driver, tmp_path: Path
+) -> None:
+    own_broker.start()
+    driver.environment["MUSIC_KAFKA__BOOTSTRAP"] = own_broker.bootstrap
+    make_topic(own_broker, topic)
+    send(own_broker, topic, [*plays(0, 500)])
+    driver.start()
+    driver.wait_until(lambda: accepted(database), 500)
+    written = time.time()
+    time.sleep(0.1)
+    # Read and committed, and lost by the broker all the same; then acknowledged and never read.
+    send(own_broker, topic, [*plays(500, 250)])
+    driver.wait_until(lambda: accepted(database), 750)
+    driver.end(signal.SIGKILL)
+    send(own_broker, topic, [*plays(750, 100)])
+    own_broker.kill()
+    taken = cut_tail(tmp_path / "data", topic, int((time.time() - written) * 1000) - 50)
+    assert taken == {json.loads(value)["event_id"] for value in plays(500, 350)}
+    own_broker.start()
+    # Others get the offsets of what was lost, before the job looks.
+    send(own_broker, topic, [*plays(1000, 700)])
+    driver.start()
+    driver.wait_until(lambda: accepted(database), 750 + 700)
+    assert database.value("SELECT sum(duplicates) FROM ingest_totals") == 0
+    assert database.value("SELECT count(*) FROM ingest_gaps") == 0
+    assert_exact(database, 1450)
 
 
 def test_batch_too_large_for_the_driver_is_cut_up(
