@@ -15,7 +15,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MUSIC_CACHE := $(CACHE)
 
-.PHONY: help setup up check down ssh test test-app test-board lint docs lock bench clean
+.PHONY: help setup up check down ssh test test-app test-board test-faults lint docs lock bench clean
 
 help: ## show these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -52,6 +52,11 @@ test-board: setup-test ## the stories on a simulated board
 	molecule/board down test
 	molecule/board inventory test >.cache/inventory/test.yml
 	MUSIC_INVENTORY=$(CURDIR)/.cache/inventory/test.yml molecule test --all --destroy $(or $(DESTROY),always)
+
+test-faults: setup-test ## faults under load on a board of their own, each ROUNDS times, in the order of SEED
+	@$(MAKE) --no-print-directory up BOARD=faults
+	python molecule/tests/faults.py --board faults --rounds $(or $(ROUNDS),1) --seed $(or $(SEED),1)
+	@$(MAKE) --no-print-directory down BOARD=faults
 
 lint: setup-test ## style and types
 	yamllint --strict .

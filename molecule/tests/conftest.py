@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -23,9 +24,12 @@ class Board:
 
     script = str(PROJECT / "molecule" / "board")
 
+    def __init__(self, name: str = NAME) -> None:
+        self.name = name
+
     @property
     def address(self) -> str:
-        return self._run([self.script, "address", NAME]).stdout.strip()
+        return self._run([self.script, "address", self.name]).stdout.strip()
 
     @property
     def address6(self) -> str:
@@ -35,7 +39,7 @@ class Board:
         self, command: str, *, check: bool = True, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """Run `command` by the board's shell as user pi."""
-        return self._run([self.script, "ssh", NAME, command], check=check, timeout=timeout)
+        return self._run([self.script, "ssh", self.name, command], check=check, timeout=timeout)
 
     def outside(
         self, *command: str, check: bool = True, timeout: float = 300
@@ -49,11 +53,11 @@ class Board:
         out = self.ssh(f"sudo musicctl sql --csv -c '{quoted}'").stdout
         return [line.split(",") for line in out.splitlines()]
 
-    def script_on_board(self, name: str, *arguments: str) -> dict[str, float]:
+    def script_on_board(self, name: str, *arguments: str) -> dict[str, Any]:
         """Run molecule/tests/`name` in the app's Python on the board; the JSON object that it prints."""
         script = (PROJECT / "molecule/tests" / name).read_text(encoding="utf-8")
         command = f"sudo /opt/music/venv/bin/python - {' '.join(arguments)} <<'SCRIPT'\n{script}\nSCRIPT"
-        found: dict[str, float] = json.loads(self.ssh(command, timeout=300).stdout)
+        found: dict[str, Any] = json.loads(self.ssh(command, timeout=300).stdout)
         return found
 
     @contextlib.contextmanager

@@ -72,6 +72,17 @@ def test_a_malformed_event_is_a_reject_and_the_stream_goes_on(board):
     test_status_is_healthy(board)
 
 
+def test_good_and_bad_events_mixed_are_counted_one_by_one(board):
+    seen = board.script_on_board("bad_data.py", "20000", "1")
+    print(json.dumps(seen, indent=1))
+    sent, found = seen["sent"], seen["found"]
+    assert seen["rejected_as_wanted"] == sent["bad"] > 800, seen["rejected_otherwise"]
+    assert found.pop("duplicates") == sent["duplicates"] > 0
+    assert set(found.values()) == {sent["good"]}
+    assert (seen["artists"], seen["streams"]) == (1, sent["good"])
+    assert seen["restarts"] == 0
+
+
 def test_a_browser_outside_logs_in_and_the_numbers_grow(board):
     password = board.ssh("sudo cat /etc/music/secrets/superset_admin").stdout.strip()
     seen = look(board, password, PROJECT / ".cache/png")

@@ -1,0 +1,184 @@
+"""Settle the account of load.py since the last time. Runs on the board, in the app's own Python.
+
+Argument: folder of the account. Reads what was acknowledged, then Kafka up to its end, waits until the job has passed
+that, and looks each play up in PostgreSQL. Prints one JSON object:
+
+  acknowledged    plays acknowledged since the last time
+  kafka           distinct valid event ids read from Kafka since the last time, the load's and all others
+  not_in_kafka    ids acknowledged, and in Kafka no more
+  not_in_postgres ids acknowledged or valid in Kafka, and without a row
+  not_sent        ids with a row, and neither in Kafka nor acknowledged
+  doubled         streams in any metric table or rows beyond the accepted plays, of all sources
+  short           the same below them
+  exactness       of the load's source: accepted, present, and the streams of each metric table, since the beginning
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import struct
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+
+from music_streaming import event
+from music_streaming.settings import Settings
+from music_streaming.stream import topic_state
+
+ENTRY = struct.Struct(">QQq")
+SECONDS = 180
+TABLES = ("user_engagement", "geographic", "device_usage", "content_performance")
+
+
+def acknowledged(folder: Path, position: int) -> tuple[set[str], int]:
+    """Ids in the load's account behind `position`, and the position behind them."""
+    with (folder / "acknowledged").open("rb") as file:
+        file.seek(position)
+        content = file.read()
+    whole = len(content) // ENTRY.size * ENTRY.size
+    entries = ENTRY.iter_unpack(content[:whole])
+    return {str(uuid.UUID(int=life << 64 | number)) for life, number, _ in entries}, position + whole
+
+
+def valid_ids(settings: Settings, starts: dict[int, int], ends: dict[int, int]) -> Iterator[tuple[str, str]]:
+    """(source, event_id) of each valid play between the offsets; old demo plays, which may expire, left out."""
+    consumer = KafkaConsumer(
+        bootstrap_servers=settings.kafka.bootstrap.split(","), enable_auto_commit=False, group_id=None
+    )
+    parts = [TopicPartition(settings.kafka.topic, partition) for partition in ends]
+    consumer.assign(parts)
+    for part in parts:
+        consumer.seek(part, starts[part.partition])
+    horizon = dt.datetime.now(dt.UTC) - dt.timedelta(days=settings.stream.demo_retention_days - 1)
+    while any(consumer.position(part) < ends[part.partition] for part in parts):
+        for part, records in consumer.poll(timeout_ms=1000).items():
+            for record in records:
+                if record.offset >= ends[part.partition] or record.value is None:
+                    continue
+                arrival = dt.datetime.fromtimestamp(record.timestamp / 1000, dt.UTC)
+                with contextlib.suppress(event.Rejected):
+                    play = event.judge(record.value, arrival)
+                    if play["source"] != "demo" or play["event_time"] > horizon:
+                        yield play["source"], play["event_id"]
+    consumer.close()
+
+
+def wait_for_job(cursor: Any, topic: str, topic_id: str, ends: dict[int, int]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while True:
+        cursor.execute(
+            "SELECT partition, next_offset FROM ingest_offsets WHERE topic = %s AND topic_id = %s",
+            (topic, topic_id),
+        )
+        reached = dict(cursor.fetchall())
+        if all(reached.get(partition, 0) >= end for partition, end in ends.items()):
+            return
+        if time.monotonic() > deadline:
+            sys.exit(f"the job is at {reached} after {SECONDS} s, wanted {ends} of topic id {topic_id}")
+        time.sleep(0.2)
+
+
+def without_row(cursor: Any, ids: set[str]) -> set[str]:
+    cursor.execute("SELECT event_id::text FROM stream_events WHERE event_id = ANY(%s::uuid[])", (list(ids),))
+    return ids - {found for (found,) in cursor.fetchall()}
+
+
+def rows_between(cursor: Any, since: str, starts: dict[int, int], ends: dict[int, int]) -> set[str]:
+    """Ids of the load's rows that came from these offsets and were written after `since`."""
+    cursor.execute(
+        "SELECT event_id::text, kafka_partition, kafka_offset FROM stream_events"
+        " WHERE source = 'import' AND ingested_at > %s AND event_time > %s::timestamptz - interval '1 hour'",
+        (since, since),
+    )
+    return {found for found, part, offset in cursor.fetchall() if starts[part] <= offset < ends[part]}
+
+
+folder = Path(sys.argv[1])
+memory = folder / "account.json"
+settings = Settings.load()
+topic = settings.kafka.topic
+with (
+    contextlib.closing(settings.postgres.connect("superset_reader")) as connection,
+    connection.cursor() as cursor,
+):
+    connection.autocommit = True
+    first_time = not memory.exists()
+    if first_time:
+        cursor.execute("SELECT * FROM ingest_exactness WHERE source = 'import'")
+        baseline = dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
+        cursor.execute("SELECT now()::text")
+        before: dict[str, Any] = {
+            "position": 0, "topic_id": "", "offsets": {}, "early": [], "baseline": baseline, "since": cursor.fetchone()[0]
+        }  # fmt: skip
+    else:
+        before = json.loads(memory.read_text())
+    # In this order: what was acknowledged is below the ends.
+    acks, position = acknowledged(folder, before["position"])
+    kafka = topic_state(settings.kafka.bootstrap, topic)
+    ends = dict(kafka.end)
+    same = kafka.topic_id == before["topic_id"]
+    old = {int(partition): offset for partition, offset in before["offsets"].items()} if same else {}
+    starts = {
+        partition: min(max(first, old.get(partition, 0)), ends[partition])
+        for partition, first in kafka.first.items()
+    }
+    if first_time:
+        starts = ends
+    wait_for_job(cursor, topic, kafka.topic_id, ends)
+    since = before["since"]
+    if not same and not first_time:
+        cursor.execute("SELECT max(noticed_at)::text FROM ingest_gaps WHERE cause = 'topic_recreated'")
+        since = cursor.fetchone()[0]
+    cursor.execute("SELECT now()::text")
+    now = cursor.fetchone()[0]
+    found = list(valid_ids(settings, starts, ends))
+    ids = {event_id for _, event_id in found}
+    load = {event_id for source, event_id in found if source == "import"}
+    # Read from Kafka before the load had noted the acknowledgement.
+    early = set(before["early"])
+    missing = without_row(cursor, acks | ids)
+    rows = rows_between(cursor, since, starts, ends)
+    cursor.execute("SELECT * FROM ingest_exactness")
+    columns = [column.name for column in cursor.description]
+    exactness = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+differences = [
+    amount - row["accepted"]
+    for row in exactness
+    for amount in (row["present"] + row["expired"], *(row[table] for table in TABLES))
+]
+ours = next(row for row in exactness if row["source"] == "import")
+memory.write_text(
+    json.dumps(
+        before
+        | {
+            "position": position,
+            "topic_id": kafka.topic_id,
+            "offsets": ends,
+            "early": sorted((early | load) - acks),
+            "since": now,
+        }
+    )
+)
+print(
+    json.dumps(
+        {
+            "acknowledged": len(acks),
+            "kafka": len(ids),
+            "not_in_kafka": sorted(acks - load - early),
+            "not_in_postgres": sorted(missing),
+            "not_sent": sorted(rows - load - acks - early),
+            "doubled": max(0, *differences),
+            "short": -min(0, *differences),
+            "exactness": {
+                name: ours[name] - before["baseline"][name] for name in ("accepted", "present", *TABLES)
+            },
+        }
+    )
+)

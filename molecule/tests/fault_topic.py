@@ -1,0 +1,80 @@
+"""Harm to the topic of the plays. Runs on the board, in the app's own Python; prints one JSON object.
+
+recreate FOLDER   delete the topic and make it again: the ids that load.py's account in FOLDER says were acknowledged in
+                  the last minute of the old one
+retention         delete the older half of what the job, which must be down, has not read: the ids in it, and the gaps
+                  [partition, from, to] that must be noted
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+import sys
+import time
+import uuid
+from pathlib import Path
+
+from kafka import KafkaConsumer, TopicPartition
+
+from music_streaming.settings import Settings
+from music_streaming.stream import topic_state
+from music_streaming.topic import admin, ensure_topics
+
+ENTRY = struct.Struct(">QQq")
+settings = Settings.load()
+topic = settings.kafka.topic
+
+
+def recreate(folder: Path) -> dict[str, list[str]]:
+    with admin(settings.kafka.bootstrap) as client:
+        client.delete_topics([topic])
+        deadline = time.monotonic() + 60
+        while topic in client.list_topics():
+            if time.monotonic() > deadline:
+                sys.exit("the topic is still there after 60 s")
+            time.sleep(0.1)
+    deleted_ms = time.time() * 1000
+    # Job and producers find no topic for a while; until there is one, nothing is acknowledged.
+    time.sleep(5)
+    entries = ENTRY.iter_unpack((folder / "acknowledged").read_bytes())
+    ids = [
+        str(uuid.UUID(int=life << 64 | number)) for life, number, ms in entries if ms > deleted_ms - 60_000
+    ]
+    ensure_topics(settings)
+    return {"ids": ids}
+
+
+def retention() -> dict[str, list[str] | list[list[int]]]:
+    with contextlib.closing(settings.postgres.connect("superset_reader")) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SELECT partition, next_offset FROM ingest_offsets WHERE topic = %s", (topic,))
+        read = dict(cursor.fetchall())
+    halves = {
+        part: (read[part] + end) // 2
+        for part, end in topic_state(settings.kafka.bootstrap, topic).end.items()
+    }
+    gaps = [[part, read[part], half] for part, half in sorted(halves.items()) if half > read[part]]
+    consumer = KafkaConsumer(
+        bootstrap_servers=settings.kafka.bootstrap.split(","), enable_auto_commit=False, group_id=None
+    )
+    until = {TopicPartition(topic, part): half for part, _, half in gaps}
+    consumer.assign(list(until))
+    for part, start, _ in gaps:
+        consumer.seek(TopicPartition(topic, part), start)
+    ids = set()
+    while any(consumer.position(part) < half for part, half in until.items()):
+        for part, records in consumer.poll(timeout_ms=1000).items():
+            for record in records:
+                if record.value and record.offset < until[part]:
+                    # The demo audience sends malformed ones, too.
+                    with contextlib.suppress(ValueError, KeyError, TypeError):
+                        ids.add(json.loads(record.value)["event_id"])
+    consumer.close()
+    with admin(settings.kafka.bootstrap) as client:
+        client.delete_records(until)
+    return {"ids": sorted(ids), "gaps": gaps}
+
+
+print(json.dumps(recreate(Path(sys.argv[2])) if sys.argv[1] == "recreate" else retention()))
