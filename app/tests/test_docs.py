@@ -10,7 +10,8 @@ import yaml
 from docs import PROJECT, README, ROLES, options, rendered
 from music_streaming.cli import main as musicctl
 
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+CASES = "molecule/cases.md"
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", CASES]
 
 
 @pytest.mark.parametrize("role", sorted(path.name for path in (PROJECT / "roles").iterdir()))
@@ -42,7 +43,9 @@ def test_named_commands_verbs_and_files_exist(document):
     verbs = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     for verb in re.findall(r"(?:`|^)make ([a-z-]+)", text, flags=re.MULTILINE):
         assert verb in verbs, f"{document}: make {verb}"
-    for path in re.findall(r"`((?:app|files|roles|playbooks|inventory|molecule|bench|docs)/[^` ]*)`", text):
+    for path in re.findall(
+        r"`((?:app|files|roles|playbooks|inventory|molecule|bench|docs)/[^` :]*)[^`]*`", text
+    ):
         if path not in ("inventory/group_vars/boards.yml",):
             assert (PROJECT / path).exists(), f"{document}: {path}"
     for path in re.findall(r"\]\(([^)#:]+)\)", text):
@@ -63,3 +66,13 @@ def test_named_units_exist():
         "live",  # the home page
     }
     assert units <= known, units - known
+
+
+def test_cases_name_tests_that_exist():
+    text = (PROJECT / CASES).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:app|molecule)/tests/[a-z_]+\.py)::([a-z0-9_]+)`", text)
+    assert len(named) > 40
+    for file, name in named:
+        assert f"def {name}(" in (PROJECT / file).read_text(encoding="utf-8"), f"{file}::{name}"
+    ids = re.findall(r"^\| ([PKSDVG]\d\d) \|", text, flags=re.MULTILINE)
+    assert len(ids) == len(set(ids)) == 38

@@ -405,6 +405,10 @@ CATALOGUE = [
     *(Fault(f"kill -9 {part}", kill(pids)) for part, pids in KILLED.items()),
     *(Fault(f"SIGSTOP {part} 40 s", stop_for(pids, 40)) for part, pids in STOPPED.items()),
     Fault("restart of Docker", shell("systemctl restart docker")),
+    Fault(
+        "Docker stopped and started",
+        shell("systemctl stop docker.socket docker; sleep 5; systemctl start docker"),
+    ),
     Fault("restart of containerd", shell("systemctl restart containerd")),
     Fault("power cut", power_cut, limit=90),
     Fault("power cut, unflushed tail gone", power_cut_with_tail, limit=90),

@@ -53,6 +53,16 @@ def test_shrinking_is_refused_before_any_change(board, play):
     assert "changed=0" in output
 
 
+def test_another_cluster_id_is_refused_with_both_named(board, play):
+    kept = board.ssh("sudo grep -h ^cluster.id= /var/lib/music/kafka/meta.properties").stdout.strip()
+    other = "AAAAAAAAAAAAAAAAAAAAAQ"
+    done = play("site.yml", "-e", "@molecule/edited/settings.yml", "-e", f"kafka_cluster_id={other}")
+    assert done.returncode != 0
+    assert other in done.stdout, done.stdout[-3000:]
+    assert kept.removeprefix("cluster.id=") in done.stdout, done.stdout[-3000:]
+    assert board.ssh("sudo grep -h ^cluster.id= /var/lib/music/kafka/meta.properties").stdout.strip() == kept
+
+
 def test_dashboards_answer_their_sources_only(board):
     probe = "import socket, sys; socket.create_connection((sys.argv[1], 8088), 3)"
     inside = board._run([str(PROJECT / ".venv/bin/python"), "-c", probe, board.address], check=False)

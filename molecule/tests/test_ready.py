@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import uuid
 
 import pytest
 
@@ -81,6 +83,40 @@ def test_good_and_bad_events_mixed_are_counted_one_by_one(board):
     assert set(found.values()) == {sent["good"]}
     assert (seen["artists"], seen["streams"]) == (1, sent["good"])
     assert seen["restarts"] == 0
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
+def test_every_codec_is_stored_and_read(board, codec):
+    play = {
+        "event_id": str(uuid.uuid4()),
+        "event_time": "2026-01-01T00:00:00Z",
+        "source": "import",
+        "user_id": "codec",
+        "title": codec,
+        "artist": "Codec",
+    }
+    board.ssh(
+        f"echo '{json.dumps(play)}' | sudo docker exec --interactive music-kafka java -Xmx64m"
+        " org.apache.kafka.tools.ConsoleProducer --bootstrap-server 127.0.0.1:9092 --topic stream_events"
+        f" --compression-codec {codec}"
+    )
+    wait_for(
+        f"the play sent with {codec}",
+        lambda: (
+            board.sql(f"SELECT title FROM stream_events WHERE event_id = '{play['event_id']}'")[-1] == [codec]
+        ),
+    )
+
+
+def test_a_consumer_group_reads_at_once(board):
+    started = time.monotonic()
+    board.ssh(
+        "sudo docker exec music-kafka java -Xmx64m org.apache.kafka.tools.consumer.ConsoleConsumer"
+        " --bootstrap-server 127.0.0.1:9092 --topic stream_events --group test --max-messages 1"
+        " --timeout-ms 30000"
+    )
+    # With replicas that a single broker cannot make, a group waits for ever.
+    assert time.monotonic() - started < 15
 
 
 def test_a_browser_outside_logs_in_and_the_numbers_grow(board):
