@@ -28,10 +28,9 @@ import tenacity
 from music_streaming import query, table
 from music_streaming.error import MusicError
 from music_streaming.settings import Settings
-from music_streaming.topic import admin, knock
+from music_streaming.topic import TopicState, admin, knock, reader, topic_identity, topic_state
 
 if TYPE_CHECKING:
-    from kafka import KafkaConsumer
     from kafka.admin import KafkaAdminClient
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
@@ -62,15 +61,6 @@ JVM_OPTIONS = (
 
 class StreamError(MusicError):
     """The job cannot go on; the text says why."""
-
-
-@dataclass(frozen=True)
-class TopicState:
-    """What Kafka says of the topic: its id and, of each partition, the first offset kept and the next one."""
-
-    topic_id: str
-    first: Mapping[int, int]
-    end: Mapping[int, int]
 
 
 @dataclass
@@ -110,39 +100,6 @@ class Progress:
         )
 
 
-def _consumer(bootstrap: str) -> contextlib.closing[KafkaConsumer]:
-    """A consumer that belongs to no group: it only asks for offsets."""
-    from kafka import KafkaConsumer  # noqa: PLC0415
-
-    return contextlib.closing(KafkaConsumer(bootstrap_servers=bootstrap.split(","), group_id=None))
-
-
-def topic_state(bootstrap: str, topic: str) -> TopicState:
-    """Ask Kafka for the topic; StreamError where it does not exist, KafkaError as it comes."""
-    from kafka import TopicPartition  # noqa: PLC0415
-
-    with admin(bootstrap) as client:
-        topic_id = topic_identity(client, topic)
-    with _consumer(bootstrap) as consumer:
-        parts = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-        first, end = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
-    return TopicState(
-        topic_id,
-        {part.partition: offset for part, offset in first.items()},
-        {part.partition: offset for part, offset in end.items()},
-    )
-
-
-def topic_identity(client: KafkaAdminClient, topic: str) -> str:
-    """The id that tells a topic from another one of the same name (KIP-516)."""
-    for found in client.describe_topics([topic]):
-        if not found["error_code"]:
-            return str(found["topic_id"])
-    raise StreamError.of(
-        "Kafka", found=f"no topic {topic}", wanted="the topic of the plays", remedy="sudo musicctl topics"
-    )
-
-
 def offsets_by_time(bootstrap: str, topic: str, times: Mapping[int, dt.datetime]) -> dict[int, int | None]:
     """Of each partition the first offset that Kafka appended after `times`; None where there is none."""
     from kafka import TopicPartition  # noqa: PLC0415
@@ -150,7 +107,7 @@ def offsets_by_time(bootstrap: str, topic: str, times: Mapping[int, dt.datetime]
     asked = {
         TopicPartition(topic, number): int(moment.timestamp() * 1000) + 1 for number, moment in times.items()
     }
-    with _consumer(bootstrap) as consumer:
+    with reader(bootstrap) as consumer:
         found = consumer.offsets_for_times(asked)
     return {part.partition: at.offset if at else None for part, at in found.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from music_streaming.error import MusicError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kafka import KafkaConsumer
     from kafka.admin import KafkaAdminClient
 
     from music_streaming.settings import KafkaSettings, Settings
@@ -36,6 +37,15 @@ OVERRIDES = {
 
 class TopicError(MusicError):
     """A topic that cannot be as it is wanted."""
+
+
+@dataclass(frozen=True)
+class TopicState:
+    """What Kafka says of the topic: its id and, of each partition, the first offset kept and the next one."""
+
+    topic_id: str
+    first: Mapping[int, int]
+    end: Mapping[int, int]
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,39 @@ def admin(bootstrap: str, *, timeout_seconds: float = 15) -> Iterator[KafkaAdmin
         yield client
     finally:
         client.close()
+
+
+def reader(bootstrap: str) -> contextlib.closing[KafkaConsumer]:
+    """A consumer that belongs to no group: it only asks for offsets."""
+    from kafka import KafkaConsumer  # noqa: PLC0415
+
+    return contextlib.closing(KafkaConsumer(bootstrap_servers=bootstrap.split(","), group_id=None))
+
+
+def topic_state(bootstrap: str, topic: str) -> TopicState:
+    """Ask Kafka for the topic; TopicError where it does not exist, KafkaError as it comes."""
+    from kafka import TopicPartition  # noqa: PLC0415
+
+    with admin(bootstrap) as client:
+        topic_id = topic_identity(client, topic)
+    with reader(bootstrap) as consumer:
+        parts = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        first, end = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
+    return TopicState(
+        topic_id,
+        {part.partition: offset for part, offset in first.items()},
+        {part.partition: offset for part, offset in end.items()},
+    )
+
+
+def topic_identity(client: KafkaAdminClient, topic: str) -> str:
+    """The id that tells a topic from another one of the same name (KIP-516)."""
+    for found in client.describe_topics([topic]):
+        if not found["error_code"]:
+            return str(found["topic_id"])
+    raise TopicError.of(
+        "Kafka", found=f"no topic {topic}", wanted="the topic of the plays", remedy="sudo musicctl topics"
+    )
 
 
 def ensure_topics(settings: Settings, *, dry_run: bool = False) -> list[str]:

@@ -30,7 +30,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from music_streaming import event
 from music_streaming.settings import Settings
-from music_streaming.stream import topic_state
+from music_streaming.topic import topic_state
 
 ENTRY = struct.Struct(">QQq")
 SECONDS = 180

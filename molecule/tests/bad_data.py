@@ -24,7 +24,7 @@ from kafka import KafkaProducer
 
 from music_streaming import event
 from music_streaming.settings import Settings
-from music_streaming.stream import topic_state
+from music_streaming.topic import topic_state
 
 SECONDS = 1800
 TABLES = ("user_engagement", "geographic", "device_usage", "content_performance")

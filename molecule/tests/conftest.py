@@ -83,7 +83,9 @@ class Board:
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
         if check and done.returncode != 0:
-            pytest.fail(f"{argv} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+            # A script that was sent along would hide what it said.
+            command = [word.partition("\n")[0] for word in argv]
+            pytest.fail(f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
 
 

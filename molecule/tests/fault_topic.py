@@ -19,8 +19,7 @@ from pathlib import Path
 from kafka import KafkaConsumer, TopicPartition
 
 from music_streaming.settings import Settings
-from music_streaming.stream import topic_state
-from music_streaming.topic import admin, ensure_topics
+from music_streaming.topic import admin, ensure_topics, topic_state
 
 ENTRY = struct.Struct(">QQq")
 settings = Settings.load()
