@@ -485,9 +485,7 @@ def summary(outcomes: list[Outcome]) -> Table:
 def main(name: str, rounds: int, seed: int, quick: bool, only: str | None) -> None:
     """Apply each fault to a board under load and count every play."""
     chance = random.Random(seed)  # noqa: S311
-    chosen = [
-        fault for fault in CATALOGUE if (only or "") in fault.name and not (quick and fault.long)
-    ]
+    chosen = [fault for fault in CATALOGUE if (only or "") in fault.name and not (quick and fault.long)]
     order = [fault for _ in range(rounds) for fault in chance.sample(chosen, len(chosen))]
     console = Console(width=150)
 
