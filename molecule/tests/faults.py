@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -87,6 +89,8 @@ class Bench:
 
     def start_load(self) -> None:
         """Start load.py as a service that starts again whatever happens, at boot as well."""
+        # One that a run left which was killed.
+        self.end_load()
         script = (PROJECT / "molecule/tests/load.py").read_text(encoding="utf-8")
         self.board.ssh(
             f"sudo rm -rf {ACCOUNT}; sudo mkdir {ACCOUNT}; sudo touch {ACCOUNT}/acknowledged; sudo tee {ACCOUNT}/load.py >/dev/null <<'SCRIPT'\n{script}\nSCRIPT"
@@ -481,13 +485,15 @@ def summary(outcomes: list[Outcome]) -> Table:
 @click.option("--rounds", default=1, help="How often each fault is applied.")
 @click.option("--seed", default=1, help="Decides order and chance.")
 @click.option("--quick", is_flag=True, help="Leave out those that take minutes.")
-@click.option("--only", help="Only faults whose name contains this.")
-def main(name: str, rounds: int, seed: int, quick: bool, only: str | None) -> None:
+@click.option("--only", default="", help="Only faults whose name this regular expression finds.")
+def main(name: str, rounds: int, seed: int, quick: bool, only: str) -> None:
     """Apply each fault to a board under load and count every play."""
     chance = random.Random(seed)  # noqa: S311
-    chosen = [fault for fault in CATALOGUE if (only or "") in fault.name and not (quick and fault.long)]
+    chosen = [fault for fault in CATALOGUE if re.search(only, fault.name) and not (quick and fault.long)]
     order = [fault for _ in range(rounds) for fault in chance.sample(chosen, len(chosen))]
     console = Console(width=150)
+    # The load ends with the run, however that ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     def report(outcome: Outcome) -> None:
         console.print(
