@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from music_streaming.error import MusicError
+from music_streaming.topic import admin, topic_identity
 
 if TYPE_CHECKING:
     from music_streaming.settings import Settings
@@ -72,16 +73,18 @@ def trace(settings: Settings, *, seconds: float = 60) -> list[Step]:
             raise BrokenLinkError(name, found=found, wanted=wanted, unit=unit, after=steps) from error
         steps.append(Step(name, seen, time.monotonic() - started))
 
-    partition = offset = -1
+    topic_id, partition, offset = "", -1, -1
 
     def send() -> str:
-        nonlocal partition, offset
+        nonlocal topic_id, partition, offset
         partition, offset = _send_tombstone(settings, seconds)
+        with admin(settings.kafka.bootstrap) as client:
+            topic_id = topic_identity(client, settings.kafka.topic)
         return f"offset {offset} of partition {partition}"
 
     def covered() -> str:
         deadline = time.monotonic() + seconds
-        while (reached := _next_offset(settings, partition)) <= offset:
+        while (reached := _next_offset(settings, topic_id, partition)) <= offset:
             if time.monotonic() > deadline:
                 raise BrokenLinkError(
                     "Spark job -> PostgreSQL",
@@ -98,7 +101,7 @@ def trace(settings: Settings, *, seconds: float = 60) -> list[Step]:
         "PostgreSQL, read-only role",
         "music-postgres",
         "an answer to a query",
-        lambda: f"next offset {_next_offset(settings, partition)}",
+        lambda: f"next offset {_next_offset(settings, topic_id, partition)}",
     )
     link("Spark cluster", "music-spark-master", "a master with a worker", lambda: _spark_workers(settings))
     link("Spark job -> PostgreSQL", "music-metrics", "the record's offset passed", covered)
@@ -118,14 +121,15 @@ def _send_tombstone(settings: Settings, seconds: float) -> tuple[int, int]:
     return sent.partition, sent.offset
 
 
-def _next_offset(settings: Settings, partition: int) -> int:
+def _next_offset(settings: Settings, topic_id: str, partition: int) -> int:
+    # Offsets of a topic of the same name that is no more say nothing.
     with (
         contextlib.closing(settings.postgres.connect("superset_reader")) as connection,
         connection.cursor() as cursor,
     ):
         cursor.execute(
-            "SELECT next_offset FROM ingest_offsets WHERE topic = %s AND partition = %s",
-            (settings.kafka.topic, partition),
+            "SELECT next_offset FROM ingest_offsets WHERE topic = %s AND topic_id = %s AND partition = %s",
+            (settings.kafka.topic, topic_id, partition),
         )
         row = cursor.fetchone()
     return int(row[0]) if row else 0

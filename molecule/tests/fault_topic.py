@@ -45,7 +45,8 @@ def recreate(folder: Path) -> dict[str, list[str]]:
     return {"ids": ids}
 
 
-def retention() -> dict[str, list[str] | list[list[int]]]:
+def retention(folder: Path) -> dict[str, list[str] | list[list[int]]]:
+    settled = json.loads((folder / "account.json").read_text())["offsets"]
     with contextlib.closing(settings.postgres.connect("superset_reader")) as connection:
         cursor = connection.cursor()
         cursor.execute("SELECT partition, next_offset FROM ingest_offsets WHERE topic = %s", (topic,))
@@ -60,8 +61,8 @@ def retention() -> dict[str, list[str] | list[list[int]]]:
     )
     until = {TopicPartition(topic, part): half for part, _, half in gaps}
     consumer.assign(list(until))
-    for part, start, _ in gaps:
-        consumer.seek(TopicPartition(topic, part), start)
+    for part, _, _ in gaps:
+        consumer.seek(TopicPartition(topic, part), settled[str(part)])
     ids = set()
     while any(consumer.position(part) < half for part, half in until.items()):
         for part, records in consumer.poll(timeout_ms=1000).items():
@@ -76,4 +77,4 @@ def retention() -> dict[str, list[str] | list[list[int]]]:
     return {"ids": sorted(ids), "gaps": gaps}
 
 
-print(json.dumps(recreate(Path(sys.argv[2])) if sys.argv[1] == "recreate" else retention()))
+print(json.dumps(recreate(Path(sys.argv[2])) if sys.argv[1] == "recreate" else retention(Path(sys.argv[2]))))
