@@ -5,6 +5,7 @@ import json
 import signal
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 from kafka import KafkaProducer, TopicPartition
