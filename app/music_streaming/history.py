@@ -31,8 +31,6 @@ READER = "superset_reader"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 # What is on its way to Kafka: this many runs of so many records. Few enough for any memory.
 CHUNK, CHUNKS_WAITING = 1_000, 8
-# Larger batches than a live producer's: half of the client's work is done once for each.
-BATCH_BYTES = 262_144
 # The job is never left further behind than this many of its own batches.
 BATCHES_WAITING = 4
 POLL_SECONDS = 0.5
@@ -267,7 +265,7 @@ def _send(settings: Settings, blocks: Iterator[Block], lag: Lag) -> None:
     # Answers with a sentence where there is no broker or topic; the producing client would only wait.
     ends_of_topic(settings)
     try:
-        client = kafka_client(settings.kafka, int(topic.config["max.message.bytes"]), batch_size=BATCH_BYTES)
+        client = kafka_client(settings.kafka, int(topic.config["max.message.bytes"]))
         try:
             waiting: list[list[FutureRecordMetadata]] = []
             for block in blocks:

@@ -301,8 +301,8 @@ class Producer:
         )
 
 
-def kafka_client(kafka: KafkaSettings, max_size: int, *, batch_size: int = 65_536) -> KafkaProducer:
-    """A client that doubles and loses nothing; sizes in bytes. KafkaError where no broker answers."""
+def kafka_client(kafka: KafkaSettings, max_size: int) -> KafkaProducer:
+    """A client that doubles and loses nothing; max_size: bytes of a record. KafkaError without a broker."""
     milliseconds = int(CONNECT_SECONDS * 1000)
     return KafkaProducer(
         bootstrap_servers=kafka.bootstrap.split(","),
@@ -310,7 +310,8 @@ def kafka_client(kafka: KafkaSettings, max_size: int, *, batch_size: int = 65_53
         enable_idempotence=True,
         acks="all",
         linger_ms=25,
-        batch_size=batch_size,
+        # Not more: a history's partitions would be hours of its time apart, and plays late for that alone.
+        batch_size=65_536,
         max_request_size=max_size,
         allow_auto_create_topics=False,
         # An outage of any length is waited out; what is on its way is bounded by the sender.

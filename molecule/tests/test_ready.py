@@ -51,7 +51,7 @@ def test_the_history_is_whole_and_equals_its_truth_file(board):
     )[0]
     # The oldest day may have expired at midnight.
     assert 13 * 24 <= int(hours) <= 14 * 24
-    assert 0 < float(late) < 0.03
+    assert 0 < float(late) < 0.05
 
 
 def test_a_malformed_event_is_a_reject_and_the_stream_goes_on(board):
