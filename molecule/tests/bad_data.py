@@ -133,7 +133,7 @@ with connect() as connection:
     before, restarts_before = sums(connection.cursor()), restarts()
 producer = KafkaProducer(
     bootstrap_servers=settings.kafka.bootstrap.split(","), acks="all", enable_idempotence=True, linger_ms=25,
-    batch_size=65_536, max_request_size=1_048_576, buffer_memory=64 * 1024 * 1024,
+    batch_size=65_536, max_request_size=1_048_576,
 )  # fmt: skip
 sent: Counter[str] = Counter()
 bad: list[tuple[Any, str, bytes]] = []

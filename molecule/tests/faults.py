@@ -157,7 +157,7 @@ class Bench:
             self.taken |= set(fault.apply(self, chance) or ())
             recovery = self.wait_recovered()
         except (TimeoutError, subprocess.SubprocessError, pytest.fail.Exception) as error:
-            return Outcome(fault.name, fault.limit, time.monotonic() - started, remark=str(error))
+            return Outcome(fault.name, fault.limit, time.monotonic() - started, remark=str(error)[:500])
         # Some more load upon the recovered board, to be counted as well.
         time.sleep(3)
         seen = self.settle()
