@@ -15,7 +15,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MUSIC_CACHE := $(CACHE)
 
-.PHONY: help setup up check down ssh test test-app test-board test-faults lint docs lock bench clean
+.PHONY: help setup up check down ssh test test-app test-slow test-board test-faults lint docs lock bench clean
 
 help: ## show these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -39,11 +39,14 @@ down: ## remove the simulated board
 	molecule/board down $(BOARD)
 	rm -f $(INVENTORY)
 
-test: setup-test lint test-app test-board ## do all set-up and every test, then print the figures
+test: setup-test lint test-app test-slow test-board ## do all set-up and every test, then print the figures
 	@python bench/figures.py
 
 test-app: setup-test ## the quick tests: event, query, transaction, producer (under 2 minutes)
-	pytest --junitxml .cache/junit/app.xml $(PYTEST_ARGUMENTS)
+	pytest --junitxml .cache/junit/app.xml -m "not slow"
+
+test-slow: setup-test ## the tests of the app in which a broker or a driver dies
+	pytest --junitxml .cache/junit/slow.xml -m slow
 
 test-board: setup-test ## the stories on a simulated board
 	rm -f .cache/figures.jsonl .cache/junit/board-*.xml

@@ -79,6 +79,7 @@ def failing(sample) -> list[str]:
     return [f"{check.name}: {check.found}" for check in sample.checks if not check.ok]
 
 
+@pytest.mark.slow
 def test_a_history_is_whole_and_single_however_often_it_is_begun(
     board: Settings, broker: Broker, database: Database, driver: Driver, begun: subprocess.Popen[bytes]
 ) -> None:
@@ -99,8 +100,9 @@ def test_a_history_is_whole_and_single_however_often_it_is_begun(
     (total,) = database.rows("SELECT accepted, duplicates, late FROM ingest_totals WHERE source = 'demo'")
     assert total[0] == header["accepted"]
     assert total[1] > header["duplicates"] + 500
-    # Phones that were offline, and not all that lies before the newest play.
-    assert 0 < total[2] < header["accepted"] / 10
+    # Phones that were offline, and one batch of the client where partitions drift apart; not all that lies
+    # before the newest play.
+    assert 0 < total[2] < header["accepted"] / 4
     assert backfill(board) == []
     assert failing(compare_with_truth(board, truth_file(board))) == []
 

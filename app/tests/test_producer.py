@@ -138,6 +138,7 @@ def test_the_rate_is_honoured(run, broker, topic, rate):
     assert broker.count(topic) == stopped.sent == stopped.delivered
 
 
+@pytest.mark.slow
 def test_a_missing_or_dying_broker_costs_no_event_and_no_memory(run, own_broker, topic, caplog):
     caplog.set_level("INFO", "music_streaming.producer")
     running = run(own_broker, topic, rate=2000, make=False, buffer_events=1000, flush_seconds=1)

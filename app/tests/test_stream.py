@@ -62,6 +62,7 @@ def assert_exact(database: Database, plays_sent: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_killed_in_mid_batch_loses_and_doubles_nothing(
     broker: Broker, database: Database, topic: str, driver: Driver
 ) -> None:
@@ -96,6 +97,7 @@ def test_killed_in_mid_batch_loses_and_doubles_nothing(
     assert driver.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 def test_topic_grown_recreated_and_cut_by_retention(
     broker: Broker, database: Database, topic: str, driver: Driver
 ) -> None:
@@ -131,6 +133,7 @@ def test_topic_grown_recreated_and_cut_by_retention(
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.slow
 def test_what_a_power_cut_took_from_the_broker_shifts_nothing(
     own_broker: Broker, database: Database, topic: str, driver: Driver, tmp_path: Path
 ) -> None:
@@ -160,6 +163,7 @@ def test_what_a_power_cut_took_from_the_broker_shifts_nothing(
     assert_exact(database, 1450)
 
 
+@pytest.mark.slow
 def test_batch_too_large_for_the_driver_is_cut_up(
     broker: Broker, database: Database, topic: str, driver: Driver
 ) -> None:

@@ -10,6 +10,7 @@ from music_streaming.settings import Settings
 from music_streaming.trace import BrokenLinkError, trace
 
 
+@pytest.mark.slow
 def test_a_missing_broker_is_the_first_broken_link():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
