@@ -147,6 +147,8 @@ def session(settings: Settings, scratch: Path) -> SparkSession:
         "spark.executor.memory": spark.executor_memory,
         "spark.executor.cores": str(spark.executor_cores),
         "spark.executor.extraJavaOptions": JVM_OPTIONS,
+        # Bytes of each heap that are set aside. The default, 300 MB, forbids a heap below 450 MB.
+        "spark.testing.reservedMemory": str(64 * 1024**2),
         "spark.local.dir": str(scratch),
         # An executor that dies again and again is started again and again: no hand is near.
         "spark.deploy.maxExecutorRetries": "-1",

@@ -172,6 +172,8 @@ def test_batch_too_large_for_the_driver_is_cut_up(
     junk: list[bytes | None] = [b"x" * 65_000] * 1500
     send(broker, topic, [*junk, *plays(0, 10)])
     driver.environment["MUSIC_SPARK__MAX_OFFSETS_PER_TRIGGER"] = "5000"
+    # Driver and executor are one process here.
+    driver.environment["MUSIC_SPARK__DRIVER_MEMORY"] = "512m"
     driver.start()
     driver.wait_until(lambda: accepted(database), 10)
     assert database.value("SELECT rejected FROM ingest_state") == 1500

@@ -141,7 +141,7 @@ def test_figures_memory(board):
     # The shell that asked is among them and is gone by now.
     summed = "awk '/^Pss:/ {s += $2} END {print s}'"
     kib = int(board.ssh(f"sudo cat {rollups} 2>/dev/null | {summed}").stdout)
-    add("sum of PSS of all services under the default load", kib / 1024 / 1000, "GB", at_most=2.5)
+    add("sum of PSS of all services under the default load", kib * 1024 / 1e9, "GB", at_most=2.5)
     assert kib > 500_000, "some services were not counted"
 
 
