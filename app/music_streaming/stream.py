@@ -50,7 +50,7 @@ STOP_SECONDS = 20
 # Three copies of a result meet in the driver's heap: as it arrives, put together, and on its way to Python.
 MAX_RESULT = "48m"
 # How Spark words it that a batch was too large for the driver or for its executors.
-TOO_LARGE = ("spark.driver.maxResultSize", "OutOfMemoryError", "ExecutorLostFailure")
+TOO_LARGE = ("spark.driver.maxResultSize", "OutOfMemory", "OutOfDirectMemory", "ExecutorLostFailure")
 
 # Heap apart, a JVM of this job needs little; the defaults reserve for a server.
 JVM_OPTIONS = (
@@ -152,7 +152,7 @@ def session(settings: Settings, scratch: Path) -> SparkSession:
         "spark.local.dir": str(scratch),
         # An executor that dies again and again is started again and again: no hand is near.
         "spark.deploy.maxExecutorRetries": "-1",
-        "spark.task.maxFailures": "8",
+        "spark.task.maxFailures": "4",
         # There is one worker on most boards: waiting for a better place only delays a batch.
         "spark.locality.wait": "0",
         "spark.sql.shuffle.partitions": "2",
