@@ -27,7 +27,7 @@ def open_ports(board, target: str, *options: str) -> list[str]:
 
 @pytest.mark.parametrize("address", ["address", "address6"])
 def test_only_ssh_and_dashboards_answer_from_outside(board, address):
-    found = open_ports(board, getattr(board, address), "-p-", "--min-rate", "3000")
+    found = open_ports(board, getattr(board, address), "-p-", "--min-rate", "8000")
     assert found == ["22/open/tcp", "8088/open/tcp"]
 
 
