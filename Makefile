@@ -45,7 +45,8 @@ test: setup-test lint test-app test-slow test-board ## do all set-up and every t
 test-app: setup-test ## the quick tests: event, query, transaction, producer (under 2 minutes)
 	pytest --junitxml .cache/junit/app.xml -m "not slow"
 
-test-slow: setup-test ## the tests of the app in which a broker or a driver dies
+# Those in which a broker or a driver dies and comes back.
+test-slow: setup-test
 	pytest --junitxml .cache/junit/slow.xml -m slow
 
 test-board: setup-test ## the stories on a simulated board
