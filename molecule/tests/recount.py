@@ -33,7 +33,7 @@ def from_kafka(settings: Settings) -> tuple[set[str], dict[int, int]]:
         for part, records in consumer.poll(timeout_ms=1000).items():
             for record in records:
                 if record.offset < ends[part] and record.value:
-                    with contextlib.suppress(ValueError, KeyError, TypeError):
+                    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                         seen.add(json.loads(record.value)["event_id"])
     consumer.close()
     return seen, {part.partition: end for part, end in ends.items()}
