@@ -10,11 +10,11 @@ of the newest play when it was computed plus the time since then. Run it on the 
 from __future__ import annotations
 
 import datetime as dt
-import json
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import click
@@ -76,20 +76,16 @@ def queries(settings: Settings, superset: Superset) -> tuple[dict[str, dict[str,
     return asked, float(board["metadata"]["refresh_frequency"])
 
 
-def state() -> dict[str, str]:
-    """Processes and memory of Superset's container as Docker sees them."""
-    stats = ["docker", "stats", "--no-stream", "--format", "{{json .}}", UNIT]
-    out = subprocess.run(
-        stats,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    workers = subprocess.run(
-        ["docker", "top", UNIT, "-eo", "pid,args"], capture_output=True, text=True, check=True
-    ).stdout
-    pids = [line.split()[0] for line in workers.splitlines() if "gunicorn" in line]
-    return {"memory": json.loads(out)["MemUsage"], "gunicorn": " ".join(pids)}
+def state() -> tuple[float, str]:
+    """Memory of Superset's web server, as PSS in MB, and its process ids."""
+    listed = ["docker", "top", UNIT, "-eo", "pid,args"]
+    out = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+    pids = [line.split()[0] for line in out.splitlines() if "gunicorn" in line]
+    rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii") for pid in pids]
+    kib = sum(
+        int(line.split()[1]) for text in rollups for line in text.splitlines() if line.startswith("Pss:")
+    )
+    return kib * 1024 / 1e6, " ".join(pids)
 
 
 @click.command()
@@ -131,8 +127,8 @@ def main(viewers: int, minutes: float) -> None:
         f"age of the numbers seen: median {np.median(ages):.1f} s, p99 {np.percentile(ages, 99):.1f} s, "
         f"most {ages.max():.1f} s (wanted: at most 15 s)\n"
         f"a refresh of all charts: median {np.median(spent):.2f} s, p99 {np.percentile(spent, 99):.2f} s\n"
-        f"memory of Superset: {before['memory']} before, {after['memory']} after\n"
-        f"its processes: {before['gunicorn']} before, {after['gunicorn']} after"
+        f"memory of Superset: {before[0]:.0f} MB before, {after[0]:.0f} MB after\n"
+        f"its processes: {before[1]} before, {after[1]} after"
     )
 
 
