@@ -17,6 +17,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 NAME = "test"
+CONTAINERS = ["kafka", "postgres", "spark-master", "spark-worker", "metrics", "superset"]
 
 
 class Board:

@@ -9,10 +9,9 @@ import uuid
 import pytest
 
 from browser import look
-from conftest import PROJECT, recount, wait_for
+from conftest import CONTAINERS, PROJECT, recount, wait_for
 from figures import add
 
-CONTAINERS = ["kafka", "postgres", "spark-master", "spark-worker", "metrics", "superset"]
 UNITS = [f"music-{name}.service" for name in [*CONTAINERS, "producer"]]
 
 

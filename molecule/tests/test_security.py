@@ -9,9 +9,8 @@ import secrets
 import httpx
 import pytest
 
-from conftest import wait_for
+from conftest import CONTAINERS, wait_for
 
-CONTAINERS = ["kafka", "postgres", "spark-master", "spark-worker", "metrics", "superset"]
 # What home networks are asked for, and what the appliance's parts would use.
 UDP = "53,67,68,69,111,123,137,138,161,500,514,631,1900,4500,5353,5432,7077,8088,9092,9093"
 
