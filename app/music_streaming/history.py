@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from music_streaming.generate import Block
 
 READER = "superset_reader"
-HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+DAY_MS = 86_400_000
 # What is on its way to Kafka: this many runs of so many records. Few enough for any memory.
 CHUNK, CHUNKS_WAITING = 1_000, 8
 # The job is never left further behind than this many of its own batches.

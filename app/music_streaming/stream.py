@@ -152,7 +152,6 @@ def session(settings: Settings, scratch: Path) -> SparkSession:
         "spark.local.dir": str(scratch),
         # An executor that dies again and again is started again and again: no hand is near.
         "spark.deploy.maxExecutorRetries": "-1",
-        "spark.task.maxFailures": "4",
         # There is one worker on most boards: waiting for a better place only delays a batch.
         "spark.locality.wait": "0",
         "spark.sql.shuffle.partitions": "2",
