@@ -43,7 +43,7 @@ test: setup-test lint test-app test-slow test-board ## do all set-up and every t
 	@python bench/figures.py
 
 test-app: setup-test ## the quick tests: event, query, transaction, producer (under 2 minutes)
-	pytest --junitxml .cache/junit/app.xml -m "not slow"
+	pytest -n auto --dist loadfile --junitxml .cache/junit/app.xml -m "not slow"
 
 # Those in which a broker or a driver dies and comes back.
 test-slow: setup-test
