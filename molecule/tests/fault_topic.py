@@ -9,6 +9,7 @@ retention         delete the older half of what the job, which must be down, has
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import struct
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
 
+from music_streaming import event
 from music_streaming.settings import Settings
 from music_streaming.topic import admin, ensure_topics, topic_state
 
@@ -67,10 +69,11 @@ def retention(folder: Path) -> dict[str, list[str] | list[list[int]]]:
     while any(consumer.position(part) < half for part, half in until.items()):
         for part, records in consumer.poll(timeout_ms=1000).items():
             for record in records:
-                if record.value and record.offset < until[part]:
+                if record.value is not None and record.offset < until[part]:
                     # The demo audience sends malformed ones, too.
-                    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-                        ids.add(json.loads(record.value)["event_id"])
+                    with contextlib.suppress(event.Rejected):
+                        arrival = dt.datetime.fromtimestamp(record.timestamp / 1000, dt.UTC)
+                        ids.add(event.judge(record.value, arrival)["event_id"])
     consumer.close()
     with admin(settings.kafka.bootstrap) as client:
         client.delete_records(until)
