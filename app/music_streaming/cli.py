@@ -269,6 +269,15 @@ def schema(as_json: bool, dry_run: bool) -> None:
     _print_changes(changes, as_json=as_json)
 
 
+@main.command()
+@as_json
+def parts(as_json: bool) -> None:
+    """Write a list of all parts with their licences (CycloneDX), where images or app have changed."""
+    from music_streaming.parts import write  # noqa: PLC0415
+
+    _print_changes(write(_settings()), as_json=as_json)
+
+
 @main.group()
 def demo() -> None:
     """The demo audience: generated plays of the service music-producer."""

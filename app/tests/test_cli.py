@@ -45,12 +45,12 @@ def test_help_is_quick_and_knows_every_command(files):
     done = process("--help", files=files)
     assert time.monotonic() - begun < 2
     assert done.returncode == 0
-    for name in ("status", "validate", "trace", "sql", "topics", "schema", "demo", "dashboards"):
+    for name in ("status", "validate", "trace", "sql", "topics", "schema", "parts", "demo", "dashboards"):
         assert f"\n  {name} " in done.stdout
 
 
 def test_help_loads_nothing_heavy(files):
-    heavy = ("kafka", "numpy", "faker", "psycopg2", "pydantic")
+    heavy = ("kafka", "numpy", "faker", "psycopg2", "pydantic", "cyclonedx")
     script = f"import sys, music_streaming.cli; print([n for n in {heavy} if n in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -84,6 +84,25 @@ def test_secrets_are_closed_and_nowhere_else(board):
     assert found == "", found
 
 
+def test_all_parts_are_listed_with_their_licences(board):
+    bill = json.loads(board.ssh("sudo cat /var/lib/music/parts.cdx.json").stdout)
+    assert bill["bomFormat"] == "CycloneDX"
+    owners = {owner["name"]: owner["components"] for owner in bill["components"]}
+    assert set(owners) == {"music-streaming", "board", "kafka", "postgres", "spark", "superset"}
+    known = {(owner, part["name"]) for owner, parts in owners.items() for part in parts}
+    assert known >= {
+        ("music-streaming", "kafka-python"),
+        ("board", "docker.io"),
+        ("kafka", "kafka-clients"),
+        ("postgres", "postgresql-17"),
+        ("spark", "pyspark"),
+        ("spark", "spark-core_2.13"),
+        ("superset", "apache-superset"),
+    }
+    without = [part for parts in owners.values() for part in parts if not part.get("licenses")]
+    assert len(without) < len(known) / 5, without
+
+
 @pytest.fixture(scope="module")
 def site(board):
     """Superset as an anonymous visitor."""

@@ -1,0 +1,55 @@
+"""The list of parts, from a real Debian, a real environment and the broker's real jars."""
+
+import json
+import sysconfig
+from importlib.metadata import version
+from pathlib import Path
+
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from broker import jars
+from music_streaming.parts import Part, bill, debian_packages, java_archives, python_distributions
+
+
+def named(parts, name: str) -> Part:
+    return next(part for part in parts if part.name == name)
+
+
+def test_packages_of_debian_with_their_licences():
+    found = list(debian_packages(Path("/")))
+    assert len(found) > 50
+    assert named(found, "dpkg").version
+    assert "GPL-2" in " ".join(named(found, "dpkg").licenses)
+
+
+def test_distributions_of_python_with_their_licences():
+    found = list(python_distributions([Path(sysconfig.get_path("purelib"))]))
+    assert named(found, "kafka-python").version == version("kafka-python")
+    without = [part.name for part in found if not part.licenses]
+    assert len(without) < len(found) / 10, without
+
+
+def test_archives_of_java_with_their_coordinates():
+    found = list(java_archives(jars()))
+    clients = named(found, "kafka-clients")
+    assert clients.version.startswith("4.")
+    log4j = named(found, "log4j-core")
+    assert (log4j.group, log4j.licenses) == ("org.apache.logging.log4j", ("Apache-2.0",))
+    without = [part.name for part in found if not part.licenses]
+    assert len(without) < len(found) / 5, without
+
+
+def test_the_bill_is_valid_and_holds_every_part():
+    parts = {
+        "board": list(debian_packages(Path("/"))),
+        "music-streaming": list(python_distributions([Path(sysconfig.get_path("purelib"))])),
+        "kafka": list(java_archives(jars())),
+    }
+    text = bill(parts, {"kafka": "sha256:1"})
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    owners = {owner["name"]: owner for owner in json.loads(text)["components"]}
+    assert owners["kafka"]["version"] == "sha256:1"
+    assert {name: len(owner["components"]) for name, owner in owners.items()} == {
+        name: len(found) for name, found in parts.items()
+    }
