@@ -22,6 +22,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync", "--disable-quic",
 ]  # fmt: skip
 GROWING = "Streams in the last hour"
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
 def look(board: Board, password: str, folder: Path) -> dict[str, Any]:
@@ -56,13 +57,17 @@ CARDS = "[data-test-chart-name]"
 
 
 def open_board(page: Page, url: str, slug: str) -> dict[str, Any]:
-    """Open one dashboard and wait until it is drawn; its charts, and those that show an error or nothing."""
+    """Open one dashboard and wait until it is drawn; its charts, those that show an error or nothing, and those that
+    reach over the edge of the window.
+    """
     page.goto(f"{url}/superset/dashboard/{slug}/")
     page.wait_for_selector(CARDS, timeout=90_000)
     # Charts below the fold load when they come into view.
-    for top in range(0, 4000, 400):
+    top = 0
+    while top < page.evaluate("() => document.scrollingElement.scrollHeight"):
         page.evaluate("top => document.scrollingElement.scrollTo(0, top)", top)
         page.wait_for_timeout(150)
+        top += 400
     page.evaluate("() => document.scrollingElement.scrollTo(0, 0)")
     with contextlib.suppress(TimeoutError):
         page.wait_for_function(
@@ -77,7 +82,12 @@ def open_board(page: Page, url: str, slug: str) -> dict[str, Any]:
         for name, text, drawn in charts
         if not drawn or re.search(r"error|no results|no data", text, re.IGNORECASE)
     ]
-    return {"charts": [name for name, _, _ in charts], "wrong": wrong}
+    over = page.eval_on_selector_all(
+        CARDS,
+        "cards => cards.filter(card => card.getBoundingClientRect().right > innerWidth)"
+        ".map(card => card.dataset.testChartName)",
+    )
+    return {"charts": [name for name, _, _ in charts], "wrong": wrong, "over": over}
 
 
 def settle(page: Page) -> None:
@@ -100,7 +110,7 @@ def number(page: Page) -> int:
 def main(url: str, folder: Path, password: str) -> dict[str, Any]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page = browser.new_page(viewport=DESKTOP)
         foreign: list[str] = []
         # Finished, for Chromium also tells of those that the content security policy forbids it to make.
         page.on(
@@ -121,9 +131,12 @@ def main(url: str, folder: Path, password: str) -> dict[str, Any]:
             if (board["slug"] or "").startswith("music-")
         ]
         boards = {}
+        phone = browser.new_context(viewport=PHONE, storage_state=page.context.storage_state()).new_page()
         for slug in sorted(slugs):
-            boards[slug] = open_board(page, url, slug)
-            page.screenshot(path=str(folder / f"{slug}.png"), full_page=True)
+            for screen, kind in ((page, ""), (phone, "-phone")):
+                boards[slug + kind] = open_board(screen, url, slug)
+                screen.screenshot(path=str(folder / f"{slug}{kind}.png"), full_page=True)
+        phone.close()
         open_board(page, url, "music-live")
         earlier = number(page)
         # The board refreshes itself.
