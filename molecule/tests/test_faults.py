@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import random
+import uuid
 
+import pytest
 from rich.console import Console
 
+from conftest import wait_for
 from faults import CATALOGUE, Bench, Outcome, run, summary
 from figures import add
 
@@ -25,3 +29,27 @@ def test_no_fault_loses_or_doubles_a_play(board):
     add("plays lost or doubled by faults", sum(one.lost + one.doubled for one in outcomes), "", at_most=0)
     wrong = [one for one in outcomes if one.lost or one.doubled or one.remark]
     assert wrong == []
+
+
+# Last of all that reads the topic: kafka-python on the board cannot.
+@pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
+def test_every_codec_is_stored_and_read(board, codec):
+    play = {
+        "event_id": str(uuid.uuid4()),
+        "event_time": "2026-01-01T00:00:00Z",
+        "source": "import",
+        "user_id": "codec",
+        "title": codec,
+        "artist": "Codec",
+    }
+    board.ssh(
+        f"echo '{json.dumps(play)}' | sudo docker exec --interactive music-kafka java -Xmx64m"
+        " org.apache.kafka.tools.ConsoleProducer --bootstrap-server 127.0.0.1:9092 --topic stream_events"
+        f" --compression-codec {codec}"
+    )
+    wait_for(
+        f"the play sent with {codec}",
+        lambda: (
+            [codec] in board.sql(f"SELECT title FROM stream_events WHERE event_id = '{play['event_id']}'")
+        ),
+    )
