@@ -30,8 +30,10 @@ from music_streaming.settings import Settings
 APP, BOARD = "music-streaming", "board"
 
 _COPYRIGHT = re.compile(r"^License:[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
+_COMMON_LICENSE = re.compile(r"/usr/share/common-licenses/([\w.+-]*\w)")
 _JAR = re.compile(r"(?P<name>.+?)-(?P<version>\d.*)\.jar")
 _POM_LICENSES = re.compile(r"<license>.*?<name>\s*(.*?)\s*</name>", re.DOTALL)
+_MANIFEST = "META-INF/MANIFEST.MF"
 _LICENSE_FILE = re.compile(r"(META-INF/)?LICENSE(\.txt|\.md)?")
 _CLASSIFIER = "License :: OSI Approved :: "
 # How the text of a licence begins, for archives that carry nothing else.
@@ -96,7 +98,9 @@ def debian_packages(root: Path) -> Iterator[Part]:
         state, name, number = line.split("\t")
         if state == "installed":
             text = _read(root / "usr/share/doc" / name / "copyright")
-            yield Part("deb", "debian", name, number, tuple(dict.fromkeys(_COPYRIGHT.findall(text))))
+            # Older files of this kind are prose, which names the texts that every Debian has.
+            licenses = _COPYRIGHT.findall(text) or _COMMON_LICENSE.findall(text)
+            yield Part("deb", "debian", name, number, tuple(dict.fromkeys(licenses)))
 
 
 def _read(path: Path) -> str:
@@ -135,15 +139,17 @@ def java_archives(folder: Path) -> Iterator[Part]:
         group, licenses = "", []
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            if names == [_MANIFEST]:  # a class path of others
+                continue
             # One that has others inside carries their coordinates, too.
             own = next((entry for entry in names if entry.endswith(f"/{name}/pom.properties")), None)
             if own:
                 group = own.split("/")[-3]
                 pom = own.replace("pom.properties", "pom.xml")
                 licenses = _POM_LICENSES.findall(_entry(archive, pom)) if pom in names else []
-            if not licenses and "META-INF/MANIFEST.MF" in names:
+            if not licenses and _MANIFEST in names:
                 # A line of a manifest goes on behind a line break and a blank.
-                manifest = _entry(archive, "META-INF/MANIFEST.MF").replace("\r\n", "\n").replace("\n ", "")
+                manifest = _entry(archive, _MANIFEST).replace("\r\n", "\n").replace("\n ", "")
                 licenses = re.findall(r"^Bundle-License: *(.+)$", manifest, re.MULTILINE)
             if not licenses:
                 texts = [_entry(archive, entry) for entry in names if _LICENSE_FILE.fullmatch(entry)]
