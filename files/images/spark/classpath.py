@@ -1,16 +1,18 @@
 """usage: classpath.py SPARK_HOME
 
-Put all jars of Spark behind one, whose manifest names them in order. A wildcard lists a folder in the order of its file
-system, another one on each board, and Java takes a class archive only with the class path that it was made with.
+Put all jars of Spark behind one, whose manifest names them in order. A wildcard lists a folder in the order of its
+file system, another one on each board, and Java takes a class archive only with the class path that it was made
+with.
 """
 
+import shutil
 import sys
 import textwrap
 import zipfile
 from pathlib import Path
 
 home = Path(sys.argv[1])
-(home / "jars").rename(home / "lib")
+shutil.move(home / "jars", home / "lib")
 (home / "jars").mkdir()
 names = " ".join(f"../lib/{path.name}" for path in sorted((home / "lib").glob("*.jar")))
 # A line of a manifest has at most 72 bytes; the next one goes on behind a blank.

@@ -1,11 +1,12 @@
 """usage: train.py ARCHIVE
 
-Run once what the job will do, and have Java keep the classes that it loaded: driver, executor, master and worker then
-start in two thirds of the time and share these classes in memory.
+Run once what the job will do, and have Java keep the classes that it loaded: driver, executor, master and worker
+then start in two thirds of the time and share these classes in memory.
 """
 
 import sys
 import tempfile
+from pathlib import Path
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -51,6 +52,10 @@ with tempfile.TemporaryDirectory() as checkpoint:
     while len(batches) < 5 and query.isActive:
         query.awaitTermination(1)
     query.stop()
+java = spark.sparkContext._gateway.proc
 spark.stop()
-if sum(batches) == 0:
-    raise SystemExit("no row came through")
+# Java ends with its standard input, and writes the archive as its last deed.
+java.stdin.close()
+java.wait(timeout=120)
+if sum(batches) == 0 or not Path(sys.argv[1]).exists():
+    raise SystemExit(f"found {sum(batches)} rows, wanted some and the archive {sys.argv[1]}")
