@@ -109,8 +109,8 @@ class SparkSettings(_Section):
     master: SparkMaster = "spark://127.0.0.1:7077"
     master_web_port: Port = 8080
     driver_host: Text = "127.0.0.1"
-    driver_memory: JvmMemory = "320m"
-    executor_memory: JvmMemory = "320m"
+    driver_memory: JvmMemory = "224m"
+    executor_memory: JvmMemory = "224m"
     executor_cores: Count = 2
     trigger_seconds: Annotated[float, Field(ge=0)] = 1.0
     max_offsets_per_trigger: Count = 50_000

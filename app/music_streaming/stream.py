@@ -48,14 +48,15 @@ REPORT_SECONDS = 60
 STOP_SECONDS = 20
 
 # Three copies of a result meet in the driver's heap: as it arrives, put together, and on its way to Python.
-MAX_RESULT = "48m"
+MAX_RESULT = "32m"
 # How Spark words it that a batch was too large for the driver or for its executors.
 TOO_LARGE = ("spark.driver.maxResultSize", "OutOfMemory", "OutOfDirectMemory", "ExecutorLostFailure")
 
-# Heap apart, a JVM of this job needs little; the defaults reserve for a server.
+# Heap apart, a JVM of this job needs little; the defaults reserve for a server. The heap begins small: Java
+# would begin with a 64th of the board's memory.
 JVM_OPTIONS = (
     "-XX:+UseSerialGC -XX:ReservedCodeCacheSize=96m -XX:MaxMetaspaceSize=192m -Xss512k "
-    "-XX:MinHeapFreeRatio=20 -XX:MaxHeapFreeRatio=40 -XX:+ExitOnOutOfMemoryError"
+    "-Xms48m -XX:MinHeapFreeRatio=20 -XX:MaxHeapFreeRatio=40 -XX:+ExitOnOutOfMemoryError"
 )
 
 

@@ -168,7 +168,7 @@ def test_batch_too_large_for_the_driver_is_cut_up(
     broker: Broker, database: Database, topic: str, driver: Driver
 ) -> None:
     make_topic(broker, topic, 1)
-    # 98 MB that are no play, of which the driver takes 48 MB at once.
+    # 98 MB that are no play, of which the driver takes 32 MB at once.
     junk: list[bytes | None] = [b"x" * 65_000] * 1500
     send(broker, topic, [*junk, *plays(0, 10)])
     driver.environment["MUSIC_SPARK__MAX_OFFSETS_PER_TRIGGER"] = "5000"
