@@ -8,6 +8,7 @@ file, written last, says that all of it is in the tables.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import time
@@ -129,19 +130,31 @@ def backfill(
     target = truth_file(settings)
     if not settings.producer.history_days or target.exists():
         return []
+    if dry_run:
+        return [f"history of {_plan(settings)[0]}"]
+    _make_folder(target.parent)
+    with _alone(target.parent):
+        return _backfill(settings, report)
+
+
+def _plan(settings: Settings) -> tuple[Plan, int]:
+    """That of an earlier run as long as any of it is new enough, else one of now; and the horizon in ms."""
+    now = datetime.now(UTC)
+    since_ms = _horizon_ms(settings, now)
+    plan = Plan.read(plan_file(settings))
+    return (Plan.of(settings, now) if plan is None or plan.end_ms <= since_ms else plan), since_ms
+
+
+def _backfill(settings: Settings, report: Callable[[Progress], None]) -> list[str]:
+    target = truth_file(settings)
+    if target.exists():  # another run was quicker
+        return []
 
     from music_streaming.generate import Dirt  # noqa: PLC0415  loads numpy
     from music_streaming.producer import world_of  # noqa: PLC0415
     from music_streaming.truth import Truth  # noqa: PLC0415
 
-    now = datetime.now(UTC)
-    since_ms = _horizon_ms(settings, now)
-    plan = Plan.read(plan_file(settings))
-    if plan is None or plan.end_ms <= since_ms:
-        plan = Plan.of(settings, now)
-    if dry_run:
-        return [f"history of {plan}"]
-    _make_folder(target.parent)
+    plan, since_ms = _plan(settings)
     plan.write(plan_file(settings))
     world = world_of(_producer(settings.producer, plan))
     truth = Truth(world)
@@ -154,6 +167,17 @@ def backfill(
     lag.wait_until_stored()
     _settle(part, target)
     return [f"history of {plan}: {truth.accepted:,} plays"]
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait for a run that is under way: one whose `site.yml` was cut off goes on."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _settle(part: Path, path: Path) -> None:
