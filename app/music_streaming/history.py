@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 READER = "superset_reader"
 DAY_MS = 86_400_000
-# What is on its way to Kafka: this many runs of so many records. Few enough for any memory.
-CHUNK, CHUNKS_WAITING = 1_000, 8
+# Records on their way to Kafka: few enough for any memory, and for the client, which gets slow with more.
+CHUNK = 2_000
 # The job is never left further behind than this many of its own batches.
 BATCHES_WAITING = 4
 POLL_SECONDS = 0.5
@@ -291,18 +291,16 @@ def _send(settings: Settings, blocks: Iterator[Block], lag: Lag) -> None:
     try:
         client = kafka_client(settings.kafka, int(topic.config["max.message.bytes"]))
         try:
-            waiting: list[list[FutureRecordMetadata]] = []
             for block in blocks:
                 most = _most_behind(settings, topic, block)
                 for first in range(0, len(block), CHUNK):
                     lag.wait_for_room(most)
                     chunk = slice(first, first + CHUNK)
                     records = zip(block.keys[chunk], block.values[chunk], strict=True)
-                    waiting.append([client.send(topic.name, key=key, value=value) for key, value in records])
-                    if len(waiting) > CHUNKS_WAITING:
-                        lag.delivered(waiting.pop(0))
-            for sent in waiting:
-                lag.delivered(sent)
+                    sent = [client.send(topic.name, key=key, value=value) for key, value in records]
+                    # Now, not after the client's linger: that, too, would take time away from it.
+                    client.flush(timeout=settings.spark.stall_seconds)
+                    lag.delivered(sent)
         finally:
             close_client(client)
     except KafkaError as error:

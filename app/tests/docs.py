@@ -13,7 +13,9 @@ README = PROJECT / "README.md"
 # In the order in which site.yml applies them.
 ROLES = ["board", "docker", "firewall", "image", "kafka", "postgres", "spark", "pipeline", "superset"]
 # Arguments that other roles give; nobody sets them in an inventory.
-INTERNAL = {"image_name", "image_base", "image_context", "image_build_args"}
+INTERNAL = {
+    "image_name", "image_base", "image_context", "image_build_args", "image_ahead", "image_loading"
+}  # fmt: skip
 WIRING = {
     "base_extra_ca_certificates": "Extra CA certificates for board and images: files on the control node.",
     "music_data_root": "Folder on the board for all data; set it before the first run.",
