@@ -73,7 +73,6 @@ def open_board(page: Page, url: str, slug: str) -> dict[str, Any]:
         page.wait_for_function(
             f"() => [...document.querySelectorAll('{CARDS}')].every({DRAWN})", timeout=60_000
         )
-    settle(page)
     charts = page.eval_on_selector_all(
         CARDS, f"cards => cards.map(card => [card.dataset.testChartName, card.innerText, ({DRAWN})(card)])"
     )
@@ -135,6 +134,9 @@ def main(url: str, folder: Path, password: str) -> dict[str, Any]:
         for slug in sorted(slugs):
             for screen, kind in ((page, ""), (phone, "-phone")):
                 boards[slug + kind] = open_board(screen, url, slug)
+                # For the README.
+                if screen is page:
+                    settle(page)
                 screen.screenshot(path=str(folder / f"{slug}{kind}.png"), full_page=True)
         phone.close()
         open_board(page, url, "music-live")
