@@ -86,6 +86,8 @@ def open_board(page: Page, url: str, slug: str) -> dict[str, Any]:
         "cards => cards.filter(card => card.getBoundingClientRect().right > innerWidth)"
         ".map(card => card.dataset.testChartName)",
     )
+    if page.evaluate("() => document.scrollingElement.scrollWidth > innerWidth"):
+        over.append("the page itself")
     return {"charts": [name for name, _, _ in charts], "wrong": wrong, "over": over}
 
 
