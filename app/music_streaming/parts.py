@@ -29,6 +29,7 @@ from music_streaming.settings import Settings
 
 APP, BOARD = "music-streaming", "board"
 
+_STATUS = re.compile(r"^(Package|Status|Version): (.+)$", re.MULTILINE)
 _COPYRIGHT = re.compile(r"^License:[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 _COMMON_LICENSE = re.compile(r"/usr/share/common-licenses/([\w.+-]*\w)")
 _JAR = re.compile(r"(?P<name>.+?)-(?P<version>\d.*)\.jar")
@@ -90,17 +91,15 @@ def _docker(*arguments: str) -> list[str]:
 
 
 def debian_packages(root: Path) -> Iterator[Part]:
-    """The packages that dpkg knows below `root`."""
-    form = "${db:Status-Status}\t${Package}\t${Version}\n"
-    command = ["dpkg-query", f"--admindir={root}/var/lib/dpkg", "--show", f"--showformat={form}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    for line in done.stdout.splitlines():
-        state, name, number = line.split("\t")
-        if state == "installed":
-            text = _read(root / "usr/share/doc" / name / "copyright")
+    """The packages that dpkg has installed below `root`."""
+    # dpkg-query itself would follow the root of a process to where it leads from here: the board's own.
+    for paragraph in _read(root / "var/lib/dpkg/status").split("\n\n"):
+        said = dict(_STATUS.findall(paragraph))
+        if said.get("Status", "").endswith(" installed"):
+            text = _read(root / "usr/share/doc" / said["Package"] / "copyright")
             # Older files of this kind are prose, which names the texts that every Debian has.
             licenses = _COPYRIGHT.findall(text) or _COMMON_LICENSE.findall(text)
-            yield Part("deb", "debian", name, number, tuple(dict.fromkeys(licenses)))
+            yield Part("deb", "debian", said["Package"], said["Version"], tuple(dict.fromkeys(licenses)))
 
 
 def _read(path: Path) -> str:
