@@ -229,6 +229,9 @@ def exported_digest(superset: Superset, bundle: Bundle) -> str | None:
     if len(ids) < len(bundle.uuids("dashboards")):
         return None
     exported = superset.export_dashboards(sorted(ids.values()))
+    for part in exported.values():
+        for name in dashboard_export.INSTANCE_METADATA & part.get("metadata", {}).keys():
+            del part["metadata"][name]
     content = sorted(json.dumps(part, sort_keys=True, default=str) for part in exported.values())
     return hashlib.sha256("\n".join(content).encode()).hexdigest()
 

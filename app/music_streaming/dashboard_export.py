@@ -47,7 +47,7 @@ METRIC_KEYS = [
     "metric_name", "verbose_name", "expression", "d3format", "description", "warning_text", "currency",
     "extra",
 ]  # fmt: skip
-# Ids of one Superset, and colours that the browser works out again.
+# Ids of one Superset, and colours that the browser works out and stores, only because somebody looks.
 INSTANCE_PARAMS = {"datasource", "slice_id", "dashboards", "url_params"}
 INSTANCE_METADATA = {"shared_label_colors", "map_label_colors", "color_scheme_domain", "default_filters"}
 
