@@ -135,7 +135,7 @@ def test_figures_latency_and_exactness(board, rate):
         )
         seen = board.script_on_board("latency.py", "30")
     finally:
-        board.ssh("sudo musicctl demo rate 20")
+        board.ssh("sudo musicctl demo rate --reset")
     print(seen)
     assert seen["plays"] >= 0.95 * seen["records"], seen
     add(f"event to committed row at {rate} events/s, p99", seen["p99"], "s", at_most=2.0)
