@@ -47,7 +47,7 @@ test-app: setup-test ## the quick tests: event, query, transaction, producer (un
 
 # Those in which a broker or a driver dies and comes back.
 test-slow: setup-test
-	pytest --junitxml .cache/junit/slow.xml -m slow
+	pytest -n auto --dist loadfile --junitxml .cache/junit/slow.xml -m slow
 
 test-board: setup-test ## the stories on a simulated board
 	rm -f .cache/figures.jsonl .cache/junit/board-*.xml
