@@ -16,24 +16,18 @@ that, and looks each play up in PostgreSQL. Prints one JSON object:
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import json
 import struct
 import sys
-import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
-
-from music_streaming import event
 from music_streaming.settings import Settings
 from music_streaming.topic import topic_state
+from on_board import may_have_expired, valid_plays, wait_for_job
 
 ENTRY = struct.Struct(">QQq")
-SECONDS = 180
 TABLES = ("user_engagement", "geographic", "device_usage", "content_performance")
 
 
@@ -45,44 +39,6 @@ def acknowledged(folder: Path, position: int) -> tuple[set[str], int]:
     whole = len(content) // ENTRY.size * ENTRY.size
     entries = ENTRY.iter_unpack(content[:whole])
     return {str(uuid.UUID(int=life << 64 | number)) for life, number, _ in entries}, position + whole
-
-
-def valid_ids(settings: Settings, starts: dict[int, int], ends: dict[int, int]) -> Iterator[tuple[str, str]]:
-    """(source, event_id) of each valid play between the offsets; old demo plays, which may expire, left out."""
-    consumer = KafkaConsumer(
-        bootstrap_servers=settings.kafka.bootstrap.split(","), enable_auto_commit=False, group_id=None
-    )
-    parts = [TopicPartition(settings.kafka.topic, partition) for partition in ends]
-    consumer.assign(parts)
-    for part in parts:
-        consumer.seek(part, starts[part.partition])
-    horizon = dt.datetime.now(dt.UTC) - dt.timedelta(days=settings.stream.demo_retention_days - 1)
-    while any(consumer.position(part) < ends[part.partition] for part in parts):
-        for part, records in consumer.poll(timeout_ms=1000).items():
-            for record in records:
-                if record.offset >= ends[part.partition] or record.value is None:
-                    continue
-                arrival = dt.datetime.fromtimestamp(record.timestamp / 1000, dt.UTC)
-                with contextlib.suppress(event.Rejected):
-                    play = event.judge(record.value, arrival)
-                    if play["source"] != "demo" or play["event_time"] > horizon:
-                        yield play["source"], play["event_id"]
-    consumer.close()
-
-
-def wait_for_job(cursor: Any, topic: str, topic_id: str, ends: dict[int, int]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while True:
-        cursor.execute(
-            "SELECT partition, next_offset FROM ingest_offsets WHERE topic = %s AND topic_id = %s",
-            (topic, topic_id),
-        )
-        reached = dict(cursor.fetchall())
-        if all(reached.get(partition, 0) >= end for partition, end in ends.items()):
-            return
-        if time.monotonic() > deadline:
-            sys.exit(f"the job is at {reached} after {SECONDS} s, wanted {ends} of topic id {topic_id}")
-        time.sleep(0.2)
 
 
 def without_row(cursor: Any, ids: set[str]) -> set[str]:
@@ -131,16 +87,16 @@ with (
     }
     if first_time:
         starts = ends
-    wait_for_job(cursor, topic, kafka.topic_id, ends)
+    wait_for_job(cursor, kafka.topic_id, ends)
     since = before["since"]
     if not same and not first_time:
         cursor.execute("SELECT max(noticed_at)::text FROM ingest_gaps WHERE cause = 'topic_recreated'")
         since = cursor.fetchone()[0]
     cursor.execute("SELECT now()::text")
     now = cursor.fetchone()[0]
-    found = list(valid_ids(settings, starts, ends))
-    ids = {event_id for _, event_id in found}
-    load = {event_id for source, event_id in found if source == "import"}
+    found = [play for play in valid_plays(settings, starts, ends) if not may_have_expired(settings, play)]
+    ids = {play["event_id"] for play in found}
+    load = {play["event_id"] for play in found if play["source"] == "import"}
     # Read from Kafka before the load had noted the acknowledgement.
     early = set(before["early"])
     missing = without_row(cursor, acks | ids)

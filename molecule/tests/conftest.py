@@ -17,6 +17,8 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 NAME = "test"
+# On the board; gone with its next boot.
+SCRIPTS = "/run/board-tests"
 CONTAINERS = ["kafka", "postgres", "spark-master", "spark-worker", "metrics", "superset"]
 
 
@@ -56,10 +58,16 @@ class Board:
 
     def script_on_board(self, name: str, *arguments: str) -> dict[str, Any]:
         """Run molecule/tests/`name` in the app's Python on the board; the JSON object that it prints."""
-        script = (PROJECT / "molecule/tests" / name).read_text(encoding="utf-8")
-        command = f"sudo /opt/music/venv/bin/python - {' '.join(arguments)} <<'SCRIPT'\n{script}\nSCRIPT"
+        self.send("on_board.py", SCRIPTS)
+        self.send(name, SCRIPTS)
+        command = f"sudo /opt/music/venv/bin/python {SCRIPTS}/{name} {' '.join(arguments)}"
         found: dict[str, Any] = json.loads(self.ssh(command, timeout=300).stdout)
         return found
+
+    def send(self, name: str, folder: str) -> None:
+        """Copy molecule/tests/`name` into a folder on the board."""
+        script = (PROJECT / "molecule/tests" / name).read_text(encoding="utf-8")
+        self.ssh(f"sudo mkdir -p {folder}; sudo tee {folder}/{name} >/dev/null <<'SCRIPT'\n{script}\nSCRIPT")
 
     @contextlib.contextmanager
     def superset(self, user: str, password: str) -> Iterator[httpx.Client]:
@@ -88,6 +96,18 @@ class Board:
             command = [word.partition("\n")[0] for word in argv]
             pytest.fail(f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
+
+
+def count_of_a_dataset(client: httpx.Client) -> httpx.Response:
+    """Ask Superset, as a chart does, for the number of rows of a dataset that the user may read."""
+    dataset = client.get("/api/v1/dataset/").json()["result"][0]["id"]
+    metric = {"expressionType": "SQL", "sqlExpression": "count(*)", "label": "n"}
+    asked = {
+        "datasource": {"id": dataset, "type": "table"},
+        "queries": [{"columns": [], "metrics": [metric]}],
+        "force": True,
+    }
+    return client.post("/api/v1/chart/data", json=asked)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ retention         delete the older half of what the job, which must be down, has
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import json
 import struct
 import sys
@@ -17,11 +16,11 @@ import time
 import uuid
 from pathlib import Path
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
-from music_streaming import event
 from music_streaming.settings import Settings
 from music_streaming.topic import admin, ensure_topics, topic_state
+from on_board import valid_plays
 
 ENTRY = struct.Struct(">QQq")
 settings = Settings.load()
@@ -58,25 +57,12 @@ def retention(folder: Path) -> dict[str, list[str] | list[list[int]]]:
         for part, end in topic_state(settings.kafka.bootstrap, topic).end.items()
     }
     gaps = [[part, read[part], half] for part, half in sorted(halves.items()) if half > read[part]]
-    consumer = KafkaConsumer(
-        bootstrap_servers=settings.kafka.bootstrap.split(","), enable_auto_commit=False, group_id=None
-    )
-    until = {TopicPartition(topic, part): half for part, _, half in gaps}
-    consumer.assign(list(until))
-    for part, _, _ in gaps:
-        consumer.seek(TopicPartition(topic, part), settled[str(part)])
-    ids = set()
-    while any(consumer.position(part) < half for part, half in until.items()):
-        for part, records in consumer.poll(timeout_ms=1000).items():
-            for record in records:
-                if record.value is not None and record.offset < until[part]:
-                    # The demo audience sends malformed ones, too.
-                    with contextlib.suppress(event.Rejected):
-                        arrival = dt.datetime.fromtimestamp(record.timestamp / 1000, dt.UTC)
-                        ids.add(event.judge(record.value, arrival)["event_id"])
-    consumer.close()
+    until = {part: half for part, _, half in gaps}
+    starts = {part: settled[str(part)] for part in until}
+    # The demo audience sends malformed ones, too.
+    ids = {play["event_id"] for play in valid_plays(settings, starts, until)}
     with admin(settings.kafka.bootstrap) as client:
-        client.delete_records(until)
+        client.delete_records({TopicPartition(topic, part): half for part, half in until.items()})
     return {"ids": sorted(ids), "gaps": gaps}
 
 

@@ -12,9 +12,11 @@ import sys
 import time
 
 import numpy as np
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
 from music_streaming.settings import Settings
+from music_streaming.topic import reader, topic_state
+from on_board import records
 
 settings = Settings.load()
 seconds = float(sys.argv[1])
@@ -22,19 +24,15 @@ seconds = float(sys.argv[1])
 until = time.time() - 10
 since = until - seconds
 
-consumer = KafkaConsumer(
-    bootstrap_servers=settings.kafka.bootstrap.split(","), enable_auto_commit=False, group_id=None
-)
 topic = settings.kafka.topic
-parts = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
-consumer.assign(parts)
-ends = consumer.end_offsets(parts)
-for part, found in consumer.offsets_for_times(dict.fromkeys(parts, int(since * 1000))).items():
-    consumer.seek(part, found.offset if found else ends[part])
-appended: dict[tuple[int, int], float] = {}
-while any(consumer.position(part) < ends[part] for part in parts):
-    for part, records in consumer.poll(timeout_ms=1000).items():
-        appended |= {(part.partition, r.offset): r.timestamp / 1000 for r in records}
+ends = topic_state(settings.kafka.bootstrap, topic).end
+with reader(settings.kafka.bootstrap) as consumer:
+    asked = {TopicPartition(topic, partition): int(since * 1000) for partition in ends}
+    found = consumer.offsets_for_times(asked)
+starts = {part.partition: at.offset if at else ends[part.partition] for part, at in found.items()}
+appended = {
+    (record.partition, record.offset): record.timestamp / 1000 for record in records(settings, starts, ends)
+}
 appended = {key: at for key, at in appended.items() if at <= until}
 
 with (

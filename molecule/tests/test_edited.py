@@ -7,7 +7,7 @@ import sys
 import httpx
 import pytest
 
-from conftest import wait_for
+from conftest import count_of_a_dataset, wait_for
 
 
 def login(board, password: str) -> int:
@@ -42,14 +42,7 @@ def test_roles_of_the_database_have_the_new_password_only(board, role):
 def test_what_the_old_secret_key_encrypted_is_read_and_what_it_signed_is_not(board):
     """The connection's password is stored encrypted: a chart that has rows was read with it."""
     with board.superset_admin() as admin:
-        dataset = admin.get("/api/v1/dataset/").json()["result"][0]["id"]
-        metric = {"expressionType": "SQL", "sqlExpression": "count(*)", "label": "n"}
-        asked = {
-            "datasource": {"id": dataset, "type": "table"},
-            "queries": [{"columns": [], "metrics": [metric]}],
-            "force": True,
-        }
-        answer = admin.post("/api/v1/chart/data", json=asked)
+        answer = count_of_a_dataset(admin)
         assert answer.status_code == 200, answer.text
         admin.headers["Authorization"] = f"Bearer {before(board, 'session')}"
         assert admin.get("/api/v1/me/").status_code in (401, 422)
