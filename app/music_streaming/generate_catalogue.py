@@ -61,7 +61,7 @@ AWKWARD = (
     ("مرحبا", "ليلة بلا نهاية (Night)"),
     ("Ame\u0301lie Cover Crew", "Cafe\u0301 du Nord"),
     ("Robert'); DROP--", "=1+1"),
-    ("???", "-"),
+    ("What? & Why=#1", "-"),
     ('"Quoted" \\ Band', "Tab\tand / slash"),
 )
 CYCLE_WEEKS = 104

@@ -179,7 +179,7 @@ def test_demo_rate_wants_a_rate_it_can_hold():
 
 
 EXPORT = ("demo", "export", "--from", "2026-11-20", "--until", "2026-11-21", "--listeners", "40")
-EXPORT_DIGEST = "db30582a28171d223dddb3d68f2a36ebb1c0b1ef16c4b3fe9528a984bc6e850a"
+EXPORT_DIGEST = "e2cf808b94e706e53a430ac6d3806966e46b01b3fe0fa7fb3609472c2cae5a2c"
 
 
 def test_a_data_set_needs_no_board_and_is_always_the_same(monkeypatch, tmp_path):
