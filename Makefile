@@ -57,7 +57,7 @@ test-board: setup-test ## the stories on a simulated board
 	molecule/board inventory test >.cache/inventory/test.yml
 	MUSIC_INVENTORY=$(CURDIR)/.cache/inventory/test.yml molecule test --all --destroy $(or $(DESTROY),always)
 
-test-faults: setup-test ## faults under load on a board of their own, each ROUNDS times, in the order of SEED
+test-faults: setup-test ## faults under load on a board of their own, in the order of SEED, the short ones ROUNDS times
 	@$(MAKE) --no-print-directory up BOARD=faults
 	python molecule/tests/faults.py --board faults --rounds $(or $(ROUNDS),1) --seed $(or $(SEED),1)
 	@$(MAKE) --no-print-directory down BOARD=faults

@@ -1,11 +1,11 @@
 """Faults under load: each is applied, the board has to recover by itself, and every play is counted again.
 
-A round is each fault of the catalogue once, in an order that the seed decides; those that take minutes come in the first
-round alone. After each fault a record sent after its
-end must be seen committed, every unit be active and the dashboards answer; then account.py settles what the load has had
-acknowledged against Kafka, the raw rows and each metric table. A play that no single board can keep (the tail that the
-broker had not yet written at a power cut, what is deleted unread) must be one of those that the fault itself took away:
-it stands in its own column, and is no loss that anybody failed to notice.
+A round is each fault of the catalogue once, in an order that the seed decides; those that last longer by themselves come
+in the first round alone. After each fault a record sent after its end must be seen committed, every unit be active and the
+dashboards answer; then account.py settles what the load has had acknowledged against Kafka, the raw rows and each metric
+table. A play that no single board can keep (the tail that the broker had not yet written at a power cut, what is deleted
+unread) must be one of those that the fault itself took away: it stands in its own column, and is no loss that anybody
+failed to notice.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ RATE = 500
 ACCOUNT = "/var/tmp/music-faults"
 UNIT = "music-faults-load"
 GIVE_UP_SECONDS = 600
+# What lasts longer is left out of the short form.
+SHORT = 100
 # Kafka forces its files to disk so often; see kafka_flush_interval_ms.
 FLUSH_MS = 1000
 CONTAINERS = ("kafka", "spark-master", "spark-worker", "postgres", "superset", "metrics")
@@ -47,12 +49,12 @@ Apply = Callable[["Bench", random.Random], Iterable[str] | None]
 class Fault:
     """`apply` returns when the fault has ended, with the ids of acknowledged plays that it took away itself.
 
-    long: takes minutes, and is left out of the short form. limit: seconds that recovery may take.
+    lasts: seconds from its beginning to its end. limit: seconds that recovery may take.
     """
 
     name: str
     apply: Apply
-    long: bool = False
+    lasts: float = 0
     limit: float = 60
 
 
@@ -118,7 +120,7 @@ class Bench:
         """Seconds until a record goes through, all units are active and the dashboards answer."""
         started = time.monotonic()
         asked: dict[str, Callable[[], str]] = {
-            "trace": lambda: self._said("sudo musicctl trace --seconds 20"),
+            "trace": lambda: self._said("sudo musicctl trace --seconds 10"),
             "units": lambda: self._said(
                 f"systemctl is-active {' '.join(f'music-{name}' for name in (*CONTAINERS, 'producer'))} docker"
             ),
@@ -412,7 +414,7 @@ def clock(shift: str, *, rejected: bool) -> Apply:
 
 CATALOGUE = [
     *(Fault(f"kill -9 {part}", kill(pids)) for part, pids in KILLED.items()),
-    *(Fault(f"SIGSTOP {part} 40 s", stop_for(pids, 40)) for part, pids in STOPPED.items()),
+    *(Fault(f"SIGSTOP {part} 40 s", stop_for(pids, 40), lasts=40) for part, pids in STOPPED.items()),
     Fault("restart of Docker", shell("systemctl restart docker")),
     Fault(
         "Docker stopped and started",
@@ -423,16 +425,16 @@ CATALOGUE = [
     Fault("power cut, unflushed tail gone", power_cut_with_tail, limit=90),
     Fault("a file of the scratch spoiled", spoil_scratch),
     Fault("the whole scratch deleted", delete_scratch),
-    Fault("second driver 75 s", second_driver),
-    Fault("database down 30 s", down_for("music-postgres", 30)),
-    Fault("database down 5 min", down_for("music-postgres", 300), long=True),
-    Fault("broker down 30 s", down_for("music-kafka", 30)),
-    Fault("broker down 6 min", down_for("music-kafka", 360), long=True),
-    Fault("disk full 40 s", disk_full, long=True),
+    Fault("second driver 75 s", second_driver, lasts=75),
+    Fault("database down 30 s", down_for("music-postgres", 30), lasts=30),
+    Fault("database down 5 min", down_for("music-postgres", 300), lasts=300),
+    Fault("broker down 30 s", down_for("music-kafka", 30), lasts=30),
+    Fault("broker down 6 min", down_for("music-kafka", 360), lasts=360),
+    Fault("disk full 40 s", disk_full, lasts=120),
     Fault("topic deleted and recreated", recreate_topic),
     Fault("retention passes the job", retention),
-    Fault("driver cut off from the database 45 s", partition(45)),
-    Fault("driver cut off from the database 5 min", partition(300), long=True),
+    Fault("driver cut off from the database 45 s", partition(45), lasts=45),
+    Fault("driver cut off from the database 5 min", partition(300), lasts=300),
     Fault("clock 3 h ahead", clock("+3h", rejected=True)),
     Fault("clock 400 days back", clock("-400d", rejected=False)),
 ]
@@ -444,7 +446,7 @@ def run(bench: Bench, faults: Iterable[Fault], chance: random.Random) -> Iterato
     bench.start_load()
     try:
         for fault in faults:
-            time.sleep(5)
+            time.sleep(2)
             yield bench.once(fault, chance)
     finally:
         bench.end_load()
@@ -475,19 +477,21 @@ def summary(outcomes: list[Outcome]) -> Table:
 
 @click.command()
 @click.option("--board", "name", default="faults", help="A board that is set up.")
-@click.option("--rounds", default=1, help="How often each fault is applied; those that take minutes, once.")
+@click.option("--rounds", default=1, help="How often each fault is applied; those that last, once.")
 @click.option("--seed", default=1, help="Decides order and chance.")
 @click.option("--quick", is_flag=True, help="Leave out those that take minutes.")
 @click.option("--only", default="", help="Only faults whose name this regular expression finds.")
 def main(name: str, rounds: int, seed: int, quick: bool, only: str) -> None:
     """Apply each fault to a board under load and count every play."""
     chance = random.Random(seed)  # noqa: S311
-    chosen = [fault for fault in CATALOGUE if re.search(only, fault.name) and not (quick and fault.long)]
+    chosen = [
+        fault for fault in CATALOGUE if re.search(only, fault.name) and not (quick and fault.lasts > SHORT)
+    ]
     order = [
         fault
         for number in range(rounds)
         for fault in chance.sample(chosen, len(chosen))
-        if number == 0 or not fault.long
+        if number == 0 or not fault.lasts
     ]
     console = Console(width=150)
     # The load ends with the run, however that ends, and what was seen until then is told.
