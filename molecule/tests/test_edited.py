@@ -48,6 +48,10 @@ def test_what_the_old_secret_key_encrypted_is_read_and_what_it_signed_is_not(boa
         assert admin.get("/api/v1/me/").status_code in (401, 422)
 
 
+def test_files_of_another_owner_were_given_to_the_database(board):
+    assert board.ssh("sudo find /var/lib/music/postgres ! -user music-postgres").stdout == ""
+
+
 def test_parts_that_read_passwords_are_at_work(board):
     # The odd characters of the reader's password work in musicctl.
     assert board.sql("SELECT current_user") == [["superset_reader"]]
