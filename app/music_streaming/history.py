@@ -33,8 +33,9 @@ READER = "superset_reader"
 DAY_MS = 86_400_000
 # Records on their way to Kafka: few enough for any memory, and for the client, which gets slow with more.
 CHUNK = 2_000
-# The job is never left further behind than this many of its own batches.
-BATCHES_WAITING = 4
+# The job is never left further behind than this share of its largest batch. Of more than a batch Spark would
+# take a part of each partition, and the parts end at times of the history hours apart: late for that alone.
+BATCH_WAITING = 0.75
 POLL_SECONDS = 0.5
 
 
@@ -319,8 +320,8 @@ def _send(settings: Settings, blocks: Iterator[Block], lag: Lag) -> None:
 
 
 def _most_behind(settings: Settings, topic: Topic, block: Block) -> int:
-    """How many records the job may be behind: a few batches, and by far less than Kafka would delete."""
-    few = BATCHES_WAITING * settings.spark.max_offsets_per_trigger
+    """How many records the job may be behind: less than a batch, and by far less than Kafka would delete."""
+    few = int(BATCH_WAITING * settings.spark.max_offsets_per_trigger)
     kept = int(topic.config["retention.bytes"])
     if kept < 0 or not len(block):
         return few

@@ -158,7 +158,7 @@ class Bench:
             self.taken |= set(fault.apply(self, chance) or ())
             recovery = self.wait_recovered()
         except (TimeoutError, subprocess.SubprocessError, pytest.fail.Exception) as error:
-            return Outcome(fault.name, fault.limit, time.monotonic() - started, remark=str(error)[:500])
+            return Outcome(fault.name, fault.limit, time.monotonic() - started, remark=str(error)[-500:])
         # Some more load upon the recovered board, to be counted as well.
         time.sleep(3)
         seen = self.settle()
@@ -356,13 +356,19 @@ def disk_full(bench: Bench, _chance: random.Random) -> None:
     """All data on a small disk, which is filled up under load and freed again."""
     data, whole, image = "/var/lib/music", "/var/lib/music.whole", "/var/tmp/music-disk.img"
     units = " ".join(f"music-{name}.service" for name in (*CONTAINERS, "producer"))
-    settle = f"systemctl stop {units} music.target"
+    stop = f"systemctl stop {units} music.target"
+    start = "systemctl start --no-block music.target"
+    # A simulated board has no devices but those that are made.
     bench.root(
-        f"set -e; {settle}; used=$(du -sm {data} | cut -f1); truncate -s $((used + 400))M {image};"
-        f" mkfs.ext4 -q -m 0 {image}; mv {data} {whole}; mkdir {data};"
-        f" mount -o loop {image} {data}; cp -a {whole}/. {data}/; systemctl start --no-block music.target"
+        "set -e; command -v mkfs.ext4 >/dev/null || apt-get install -y -q e2fsprogs >/dev/null;"
+        " [ -e /dev/loop-control ] || { mknod /dev/loop-control c 10 237; mknod /dev/loop0 b 7 0; };"
+        f" truncate -s $(($(du -sm {data} | cut -f1) + 500))M {image}; mkfs.ext4 -q -m 0 {image}"
     )
     try:
+        bench.root(
+            f"set -e; {stop}; mv {data} {whole}; mkdir {data}; mount -o loop {image} {data};"
+            f" cp -a {whole}/. {data}/; {start}"
+        )
         bench.wait_recovered()
         bench.root(
             f"free=$(df --output=avail -B1 {data} | tail -n 1); fallocate -l $free {data}/filler"
@@ -373,8 +379,8 @@ def disk_full(bench: Bench, _chance: random.Random) -> None:
         bench.settle()
     finally:
         bench.root(
-            f"set -e; {settle}; rm -rf {whole}; mkdir {whole}; cp -a {data}/. {whole}/; umount {data}; rmdir {data};"
-            f" mv {whole} {data}; rm {image}; systemctl start --no-block music.target"
+            f"set -e; {stop}; if mountpoint -q {data}; then rm -rf {whole}; mkdir {whole}; cp -a {data}/. {whole}/; umount {data}; fi;"
+            f" if [ -e {whole} ]; then rmdir {data}; mv {whole} {data}; fi; rm {image}; {start}"
         )
 
 
