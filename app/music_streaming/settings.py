@@ -74,6 +74,7 @@ class PostgresSettings(_Section):
     database: Text = "music_streaming"
     secrets_dir: Path = Path("/etc/music/secrets")
     connect_seconds: Count = 10
+    lost_seconds: Count = 30
 
     def password(self, role: str) -> SecretStr:
         """The password of `role`; raises SettingsError when its file is missing or closed to this user."""
@@ -91,6 +92,11 @@ class PostgresSettings(_Section):
                 user=role,
                 password=self.password(role).get_secret_value(),
                 connect_timeout=self.connect_seconds,
+                # A network that swallows packets: TCP itself would notice after a quarter of an hour.
+                tcp_user_timeout=self.lost_seconds * 1000,
+                keepalives_idle=self.lost_seconds,
+                keepalives_interval=10,
+                keepalives_count=3,
                 application_name=application,
                 options="-c TimeZone=UTC",
             )

@@ -344,11 +344,13 @@ class Job:
         log.debug("batch %d: %s in %.0f ms", number, outcome, (time.monotonic() - started) * 1000)
 
     def _write_or_wait(self, batch: table.Batch) -> table.Outcome:
-        """Write; over a database that is away keep the batch and try again, up to the stall limit."""
+        """Write; over a database that is away keep the batch and try again, until it is back or `stop`."""
 
         def mend(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             log.warning("PostgreSQL: %s; the batch is kept and tried again", " ".join(str(error).split()))
+            # A new start would only lose what Java has compiled.
+            self.progress.moved = time.monotonic()
             try:
                 self._connection.close()
                 self._connect()
@@ -358,10 +360,7 @@ class Job:
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((psycopg2.OperationalError, psycopg2.InterfaceError)),
             wait=tenacity.wait_exponential(multiplier=0.2, max=5),
-            stop=tenacity.stop_any(
-                tenacity.stop_after_delay(self.settings.spark.stall_seconds),
-                tenacity.stop_when_event_set(self.stopping),
-            ),
+            stop=tenacity.stop_when_event_set(self.stopping),
             sleep=tenacity.sleep_using_event(self.stopping),
             before_sleep=mend,
             reraise=True,
