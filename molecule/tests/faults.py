@@ -464,18 +464,18 @@ def summary(outcomes: list[Outcome]) -> Table:
     for column in ("fault", "times", "longest recovery s", "lost", "doubled", "taken by the fault", "remark"):
         table.add_column(column, justify="left" if column in ("fault", "remark") else "right")
 
-    def row(name: str, several: list[Outcome]) -> None:
+    def row(name: str, several: list[Outcome], remark: str = "") -> None:
         table.add_row(
             name,
             str(len(several)),
             f"{max(one.recovery for one in several):.0f}",
             *(str(sum(getattr(one, column) for one in several)) for column in ("lost", "doubled", "taken")),
-            "; ".join(filter(None, (one.remark for one in several)))
-            or ("" if all(one.ok for one in several) else "missed"),
+            remark or ("" if all(one.ok for one in several) else "missed"),
         )
 
     for name in dict.fromkeys(one.name for one in outcomes):
-        row(name, [one for one in outcomes if one.name == name])
+        those = [one for one in outcomes if one.name == name]
+        row(name, those, "; ".join(one.remark for one in those if one.remark))
     table.add_section()
     row("all", outcomes)
     return table
