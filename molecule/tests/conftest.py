@@ -58,16 +58,18 @@ class Board:
 
     def script_on_board(self, name: str, *arguments: str) -> dict[str, Any]:
         """Run molecule/tests/`name` in the app's Python on the board; the JSON object that it prints."""
-        self.send("on_board.py", SCRIPTS)
-        self.send(name, SCRIPTS)
+        self.send(SCRIPTS, "on_board.py", name)
         command = f"sudo /opt/music/venv/bin/python {SCRIPTS}/{name} {' '.join(arguments)}"
         found: dict[str, Any] = json.loads(self.ssh(command, timeout=300).stdout)
         return found
 
-    def send(self, name: str, folder: str) -> None:
-        """Copy molecule/tests/`name` into a folder on the board."""
-        script = (PROJECT / "molecule/tests" / name).read_text(encoding="utf-8")
-        self.ssh(f"sudo mkdir -p {folder}; sudo tee {folder}/{name} >/dev/null <<'SCRIPT'\n{script}\nSCRIPT")
+    def send(self, folder: str, *names: str) -> None:
+        """Copy these of molecule/tests into a folder on the board."""
+        command = f"sudo mkdir -p {folder}"
+        for name in names:
+            script = (PROJECT / "molecule/tests" / name).read_text(encoding="utf-8")
+            command += f"\nsudo tee {folder}/{name} >/dev/null <<'SCRIPT'\n{script}\nSCRIPT"
+        self.ssh(command)
 
     @contextlib.contextmanager
     def superset(self, user: str, password: str) -> Iterator[httpx.Client]:

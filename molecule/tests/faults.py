@@ -95,7 +95,7 @@ class Bench:
         # One that a run left which was killed.
         self.end_load()
         self.root(f"rm -rf {ACCOUNT}; mkdir {ACCOUNT}; touch {ACCOUNT}/acknowledged")
-        self.board.send("load.py", ACCOUNT)
+        self.board.send(ACCOUNT, "load.py")
         # Whatever is acknowledged from here on lies behind this.
         self.settle()
         unit = (

@@ -23,6 +23,7 @@ def test_no_fault_loses_or_doubles_a_play(board):
     chance = random.Random(dt.datetime.now(dt.UTC).date().toordinal())  # noqa: S311
     outcomes = list(run(Bench(board), chance.sample(PICKED_FROM, COUNT), chance))
     Console(width=150).print(summary(outcomes))
+    assert len(outcomes) == COUNT
     add(f"longest recovery from {COUNT} faults", max(one.recovery for one in outcomes), "s", at_most=60)
     add("plays lost or doubled by faults", sum(one.lost + one.doubled for one in outcomes), "", at_most=0)
     wrong = [one for one in outcomes if one.lost or one.doubled or one.remark]
