@@ -35,7 +35,7 @@ DAY_MS = 86_400_000
 CHUNK = 2_000
 # The job is never left further behind than this share of its largest batch. Of more than a batch Spark would
 # take a part of each partition, and the parts end at times of the history hours apart: late for that alone.
-BATCH_WAITING = 0.75
+BATCH_WAITING = 0.5
 POLL_SECONDS = 0.5
 
 

@@ -118,7 +118,7 @@ class SparkSettings(_Section):
     driver_memory: JvmMemory = "224m"
     executor_memory: JvmMemory = "224m"
     executor_cores: Count = 2
-    trigger_seconds: Annotated[float, Field(ge=0)] = 1.0
+    trigger_seconds: Annotated[float, Field(ge=0)] = 0.8
     max_offsets_per_trigger: Count = 50_000
     scratch_dir: Path = Path("/tmp/spark")  # noqa: S108  a tmpfs of the driver's container
     stall_seconds: Seconds = 180
