@@ -50,12 +50,13 @@ test-slow: setup-test
 	pytest -n auto --dist loadfile --junitxml .cache/junit/slow.xml -m slow
 
 test-board: setup-test ## the stories on a simulated board
-	rm -f .cache/figures.jsonl .cache/junit/board-*.xml
+	rm -f .cache/figures.jsonl .cache/junit/board-*.xml .cache/ansible.log
 	@mkdir -p .cache/inventory
 	molecule reset --no-report >/dev/null
 	molecule/board down test
 	molecule/board inventory test >.cache/inventory/test.yml
-	MUSIC_INVENTORY=$(CURDIR)/.cache/inventory/test.yml molecule test --all --destroy $(or $(DESTROY),always)
+	ANSIBLE_LOG_PATH=$(CURDIR)/.cache/ansible.log MUSIC_INVENTORY=$(CURDIR)/.cache/inventory/test.yml \
+	  molecule test --all --destroy $(or $(DESTROY),always)
 
 test-faults: setup-test ## faults under load on a board of their own, in the order of SEED, the short ones ROUNDS times
 	@$(MAKE) --no-print-directory up BOARD=faults

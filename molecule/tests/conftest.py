@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -49,6 +50,15 @@ class Board:
     ) -> subprocess.CompletedProcess[str]:
         """Run `command` on another machine of the board's network."""
         return self._run([self.script, "outside", *command], check=check, timeout=timeout)
+
+    def open_ports(self, target: str, *options: str) -> list[str]:
+        """Ports of an address that answer another machine of its network, as NUMBER/STATE/PROTOCOL; all of TCP
+        when no nmap options are given.
+        """
+        family = ["-6"] if ":" in target else []
+        asked = options or ("-p-", "--min-rate", "8000")
+        scan = self.outside("nmap", "-n", "-Pn", "--max-retries", "2", "-oG", "-", *asked, *family, target)
+        return sorted(re.findall(r"(\d+/open/\w+)", scan.stdout))
 
     def sql(self, statement: str) -> list[list[str]]:
         """Rows of a query through the read-only role, as text."""
