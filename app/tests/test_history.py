@@ -200,7 +200,7 @@ def test_no_further_ahead_of_the_job_than_kafka_keeps(settings: Settings, files:
     end_ms = Plan.of(settings, NOW).end_ms
     (block,) = World(listeners=2_000).history(end_ms - 3_600_000, end_ms)
     size = sum(map(len, block.values)) / len(block)
-    few = int(0.75 * settings.spark.max_offsets_per_trigger)
+    few = settings.spark.max_offsets_per_trigger // 2
     topic = wanted_topics(settings.kafka, files)[0]
     assert _most_behind(settings, topic, block) == few
     small = wanted_topics(settings.kafka.model_copy(update={"retention_bytes": 10_000_000}), files)[0]
