@@ -160,7 +160,7 @@ class Bench:
         except (TimeoutError, subprocess.SubprocessError, pytest.fail.Exception) as error:
             return Outcome(fault.name, fault.limit, time.monotonic() - started, remark=str(error)[-500:])
         # Some more load upon the recovered board, to be counted as well.
-        time.sleep(3)
+        time.sleep(1)
         seen = self.settle()
         gone = set(seen["not_in_postgres"])
         unexplained = sorted(set(seen["not_in_kafka"]) - self.taken)
@@ -452,7 +452,6 @@ def run(bench: Bench, faults: Iterable[Fault], chance: random.Random) -> Iterato
     bench.start_load()
     try:
         for fault in faults:
-            time.sleep(2)
             yield bench.once(fault, chance)
     finally:
         bench.end_load()
