@@ -307,6 +307,16 @@ def delete_scratch(bench: Bench, _chance: random.Random) -> None:
     bench.root("docker exec music-metrics sh -c 'rm -rf /tmp/spark/*'", check=False)
 
 
+def replace_worker(bench: Bench, _chance: random.Random) -> None:
+    """Kill the worker while the master is away: the master comes back and remembers one that is no more."""
+    answer = "/usr/local/libexec/music/spark-ask worker 127.0.0.1 8081 2>/dev/null | grep -q id"
+    bench.root(
+        "systemctl stop music-spark-master; docker kill music-spark-worker >/dev/null;"
+        f' timeout 60 sh -c "until {answer}; do sleep 0.5; done" || exit 1;'
+        " systemctl start --no-block music-spark-master"
+    )
+
+
 def second_driver(bench: Bench, _chance: random.Random) -> None:
     """Run another driver for a while, with executors of its own so that it does read and write."""
     bench.root(
@@ -431,6 +441,7 @@ CATALOGUE = [
     Fault("power cut, unflushed tail gone", power_cut_with_tail, limit=90),
     Fault("a file of the scratch spoiled", spoil_scratch),
     Fault("the whole scratch deleted", delete_scratch),
+    Fault("worker replaced while the master is away", replace_worker),
     Fault("second driver 75 s", second_driver, lasts=75),
     Fault("database down 30 s", down_for("music-postgres", 30), lasts=30),
     Fault("database down 5 min", down_for("music-postgres", 300), lasts=300),
