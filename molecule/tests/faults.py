@@ -36,6 +36,8 @@ RATE = 500
 ACCOUNT = "/var/tmp/music-faults"
 UNIT = "music-faults-load"
 GIVE_UP_SECONDS = 600
+# Of a play in load.py's account.
+ENTRY_BYTES = 24
 # What lasts longer is left out of the short form.
 SHORT = 100
 # Kafka forces its files to disk so often; see kafka_flush_interval_ms.
@@ -132,6 +134,18 @@ class Bench:
             time.sleep(0.5)
         return time.monotonic() - started
 
+    def wait_load(self) -> None:
+        """Wait until a second's worth of plays more is acknowledged: load upon the recovered board, counted as well."""
+
+        def size() -> int:
+            return int(self.root(f"stat --format=%s {ACCOUNT}/acknowledged"))
+
+        wanted, deadline = size() + RATE * ENTRY_BYTES, time.monotonic() + 60
+        while (seen := size()) < wanted:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"saw {seen} bytes of acknowledged plays after 60 s, wanted {wanted}")
+            time.sleep(0.5)
+
     def _said(self, command: str) -> str:
         try:
             done = self.board.ssh(command, check=False, timeout=120)
@@ -156,8 +170,7 @@ class Bench:
         try:
             self.taken |= set(fault.apply(self, chance) or ())
             recovery = self.wait_recovered()
-            # Some more load upon the recovered board, to be counted as well.
-            time.sleep(1)
+            self.wait_load()
             seen = self.settle()
         except (TimeoutError, subprocess.SubprocessError, pytest.fail.Exception) as error:
             return Outcome(fault.name, fault.limit, time.monotonic() - started, remark=str(error)[-500:])
