@@ -45,7 +45,7 @@ BROKER_SECONDS = 60
 HOUSEKEEPING_SECONDS = 600
 REPORT_SECONDS = 60
 # Below the time that systemd gives the unit to stop.
-STOP_SECONDS = 20
+STOP_SECONDS = 5
 
 # Three copies of a result meet in the driver's heap: as it arrives, put together, and on its way to Python.
 MAX_RESULT = "32m"
