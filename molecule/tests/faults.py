@@ -29,7 +29,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from conftest import Board
+from conftest import Board, wait_for
 from tail import cut_tail
 
 RATE = 500
@@ -140,11 +140,12 @@ class Bench:
         def size() -> int:
             return int(self.root(f"stat --format=%s {ACCOUNT}/acknowledged"))
 
-        wanted, deadline = size() + RATE * ENTRY_BYTES, time.monotonic() + 60
-        while (seen := size()) < wanted:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"saw {seen} bytes of acknowledged plays after 60 s, wanted {wanted}")
-            time.sleep(0.5)
+        before = size()
+        wait_for(
+            f"{RATE} more acknowledged plays behind byte {before}",
+            lambda: size() >= before + RATE * ENTRY_BYTES,
+            every=0.5,
+        )
 
     def _said(self, command: str) -> str:
         try:

@@ -31,8 +31,8 @@ def test_doors_stay_shut_when_firewall_and_docker_are_restarted(board):
         "sudo ufw reload && sudo ufw --force disable && sudo ufw --force enable && sudo systemctl restart docker"
     )
     wait_for("all parts", lambda: board.ssh("sudo musicctl trace", check=False).returncode == 0, seconds=120)
-    for address in (board.address, board.address6):
-        assert board.open_ports(address) == ["22/open/tcp", "8088/open/tcp"], address
+    for address in ("address", "address6"):
+        test_only_ssh_and_dashboards_answer_from_outside(board, address)
 
 
 def test_containers_are_hardened_as_docker_sees_them(board):
