@@ -17,17 +17,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import struct
 import sys
-import uuid
 from pathlib import Path
 from typing import Any
 
+from account_file import ENTRY, entries
 from music_streaming.settings import Settings
 from music_streaming.topic import topic_state
 from on_board import may_have_expired, valid_plays, wait_for_job
 
-ENTRY = struct.Struct(">QQq")
 TABLES = ("user_engagement", "geographic", "device_usage", "content_performance")
 
 
@@ -36,9 +34,8 @@ def acknowledged(folder: Path, position: int) -> tuple[set[str], int]:
     with (folder / "acknowledged").open("rb") as file:
         file.seek(position)
         content = file.read()
-    whole = len(content) // ENTRY.size * ENTRY.size
-    entries = ENTRY.iter_unpack(content[:whole])
-    return {str(uuid.UUID(int=life << 64 | number)) for life, number, _ in entries}, position + whole
+    ids = [event_id for event_id, _ in entries(content)]
+    return set(ids), position + len(ids) * ENTRY.size
 
 
 def without_row(cursor: Any, ids: set[str]) -> set[str]:

@@ -66,11 +66,11 @@ class Board:
         out = self.ssh(f"sudo musicctl sql --csv -c '{quoted}'").stdout
         return [line.split(",") for line in out.splitlines()]
 
-    def script_on_board(self, name: str, *arguments: str) -> dict[str, Any]:
+    def script_on_board(self, name: str, *arguments: str, timeout: float = 300) -> dict[str, Any]:
         """Run molecule/tests/`name` in the app's Python on the board; the JSON object that it prints."""
-        self.send(SCRIPTS, "on_board.py", name)
+        self.send(SCRIPTS, "on_board.py", "account_file.py", name)
         command = f"sudo /opt/music/venv/bin/python {SCRIPTS}/{name} {' '.join(arguments)}"
-        found: dict[str, Any] = json.loads(self.ssh(command, timeout=300).stdout)
+        found: dict[str, Any] = json.loads(self.ssh(command, timeout=timeout).stdout)
         return found
 
     def send(self, folder: str, *names: str) -> None:

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import struct
 import sys
 import time
-import uuid
 from pathlib import Path
 
 from kafka import TopicPartition
 
+from account_file import entries
 from music_streaming.settings import Settings
 from music_streaming.topic import admin, ensure_topics, topic_state
 from on_board import valid_plays
 
-ENTRY = struct.Struct(">QQq")
 settings = Settings.load()
 topic = settings.kafka.topic
 
@@ -38,10 +36,8 @@ def recreate(folder: Path) -> dict[str, list[str]]:
     deleted_ms = time.time() * 1000
     # Job and producers find no topic for a while; until there is one, nothing is acknowledged.
     time.sleep(5)
-    entries = ENTRY.iter_unpack((folder / "acknowledged").read_bytes())
-    ids = [
-        str(uuid.UUID(int=life << 64 | number)) for life, number, ms in entries if ms > deleted_ms - 60_000
-    ]
+    content = (folder / "acknowledged").read_bytes()
+    ids = [event_id for event_id, ms in entries(content) if ms > deleted_ms - 60_000]
     ensure_topics(settings)
     return {"ids": ids}
 

@@ -29,6 +29,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from account_file import ENTRY
 from conftest import Board, wait_for
 from tail import cut_tail
 
@@ -36,8 +37,6 @@ RATE = 500
 ACCOUNT = "/var/tmp/music-faults"
 UNIT = "music-faults-load"
 GIVE_UP_SECONDS = 600
-# Of a play in load.py's account.
-ENTRY_BYTES = 24
 # What lasts longer is left out of the short form.
 SHORT = 100
 # Kafka forces its files to disk so often; see kafka_flush_interval_ms.
@@ -97,7 +96,7 @@ class Bench:
         # One that a run left which was killed.
         self.end_load()
         self.root(f"rm -rf {ACCOUNT}; mkdir {ACCOUNT}; touch {ACCOUNT}/acknowledged")
-        self.board.send(ACCOUNT, "load.py")
+        self.board.send(ACCOUNT, "account_file.py", "load.py")
         # Whatever is acknowledged from here on lies behind this.
         self.settle()
         unit = (
@@ -143,7 +142,7 @@ class Bench:
         before = size()
         wait_for(
             f"{RATE} more acknowledged plays behind byte {before}",
-            lambda: size() >= before + RATE * ENTRY_BYTES,
+            lambda: size() >= before + RATE * ENTRY.size,
             every=0.5,
         )
 

@@ -1,9 +1,9 @@
 """A load of numbered plays with an account of its own. Runs on the board, in the app's own Python, under systemd.
 
 Arguments: plays a second, folder of the account, and how many to send (0: until it is ended). A play's event_id is
-made of a number for this life of the program and one that counts up. For each play that Kafka has acknowledged, 24 bytes
-are appended to the file `acknowledged`: both numbers (64 bits, big endian) and the time in ms. What was sent and not
-acknowledged is in doubt and in no account. Any failed delivery ends the program; systemd starts another life.
+made of a number for this life of the program and one that counts up. Each play that Kafka has acknowledged is noted in the
+file `acknowledged` (account_file.py). What was sent and not acknowledged is in doubt and in no account. Any failed delivery
+ends the program; systemd starts another life.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import struct
 import sys
 import threading
 import time
-import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
 from kafka import KafkaProducer
 
+from account_file import ENTRY, event_id
 from music_streaming.event import format_time
 from music_streaming.settings import Settings
 
@@ -39,7 +38,7 @@ def play(number: int) -> bytes:
     """A play that varies in all that the metrics are counted by."""
     return json.dumps(
         {
-            "event_id": str(uuid.UUID(int=life << 64 | number)),
+            "event_id": event_id(life, number),
             "event_time": format_time(datetime.now(UTC)),
             # Never expires, and nobody else sends it here: the sums of this source are those of this load.
             "source": "import",
@@ -58,7 +57,7 @@ def play(number: int) -> bytes:
 
 
 def acknowledge(number: int) -> None:
-    os.write(account, struct.pack(">QQq", life, number, int(time.time() * 1000)))
+    os.write(account, ENTRY.pack(life, number, int(time.time() * 1000)))
     room.release()
 
 
