@@ -1,6 +1,5 @@
-"""Good and bad events mixed, and each one counted. Runs on the board, in the app's own Python:
-
-    molecule/board ssh music sudo /opt/music/venv/bin/python - 1000000 1 <molecule/tests/bad_data.py
+"""Good and bad events mixed, and each one counted. Runs on the board, in the app's own Python; bad_table.py
+starts it there and prints what it found as a table.
 
 Arguments: how many events, and a seed. 5 % are bad, of every kind that event.REASONS names, some duplicates of what came
 before, some tombstones; good ones carry awkward text. Prints one JSON object: what was sent and what was found.
@@ -25,6 +24,7 @@ from kafka import KafkaProducer
 from music_streaming import event
 from music_streaming.settings import Settings
 from music_streaming.topic import topic_state
+from on_board import wait_for_job
 
 SECONDS = 1800
 TABLES = ("user_engagement", "geographic", "device_usage", "content_performance")
@@ -174,16 +174,7 @@ kafka = topic_state(settings.kafka.bootstrap, topic)
 
 with connect() as connection:
     cursor = connection.cursor()
-    while True:
-        cursor.execute(
-            "SELECT partition, next_offset FROM ingest_offsets WHERE topic_id = %s", (kafka.topic_id,)
-        )
-        reached = dict(cursor.fetchall())
-        if all(reached.get(partition, 0) >= end for partition, end in kafka.end.items()):
-            break
-        if time.monotonic() - started > SECONDS:
-            sys.exit(f"the job is at {reached} after {SECONDS} s, wanted {dict(kafka.end)}")
-        time.sleep(0.5)
+    wait_for_job(cursor, kafka.topic_id, kafka.end, SECONDS)
     taken = time.monotonic() - started
     after = sums(cursor)
     wanted = {(future.value.partition, future.value.offset): (reason, raw) for future, reason, raw in bad}
@@ -203,7 +194,9 @@ print(
         {
             "sent": dict(sent),
             "bad_by_reason": Counter(reason for _, reason, _ in bad),
-            "rejected_as_wanted": sum(rejects.get(where) == what for where, what in wanted.items()),
+            "rejected_as_wanted": Counter(
+                what[0] for where, what in wanted.items() if rejects.get(where) == what
+            ),
             "rejected_otherwise": [
                 [what[0], rejects.get(where, ("not rejected",))[0]]
                 for where, what in wanted.items()

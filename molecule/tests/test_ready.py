@@ -105,7 +105,8 @@ def test_good_and_bad_events_mixed_are_counted_one_by_one(board):
     seen = board.script_on_board("bad_data.py", "20000", "1")
     print(json.dumps(seen, indent=1))
     sent, found = seen["sent"], seen["found"]
-    assert seen["rejected_as_wanted"] == sent["bad"] > 800, seen["rejected_otherwise"]
+    assert seen["rejected_as_wanted"] == seen["bad_by_reason"], seen["rejected_otherwise"]
+    assert sum(seen["bad_by_reason"].values()) == sent["bad"] > 800
     assert found.pop("duplicates") == sent["duplicates"] > 0
     assert set(found.values()) == {sent["good"]}
     assert (seen["artists"], seen["streams"]) == (1, sent["good"])
