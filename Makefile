@@ -45,7 +45,7 @@ test: setup-test lint test-app test-slow test-board ## do all set-up and every t
 test-app: setup-test ## the quick tests: event, query, transaction, producer (under 2 minutes)
 	pytest -n auto --dist loadfile --junitxml .cache/junit/app.xml -m "not slow"
 
-# Those in which a broker or a driver dies and comes back.
+# Those in which a broker or a driver dies and comes back, or much is fetched.
 test-slow: setup-test
 	pytest -n auto --dist loadfile --junitxml .cache/junit/slow.xml -m slow
 
