@@ -1,6 +1,6 @@
 """Send good and bad events mixed to a board (bad_data.py), and print what was sent beside what was found:
 
-    .venv/bin/python molecule/tests/bad_table.py --board music
+.venv/bin/python molecule/tests/bad_table.py --board music
 """
 
 from __future__ import annotations

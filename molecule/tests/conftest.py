@@ -81,6 +81,16 @@ class Board:
             command += f"\nsudo tee {folder}/{name} >/dev/null <<'SCRIPT'\n{script}\nSCRIPT"
         self.ssh(command)
 
+    def produce(self, value: bytes) -> None:
+        """Send one record to the topic of the plays."""
+        self.ssh(
+            "sudo /opt/music/venv/bin/python - <<'SCRIPT'\n"
+            "from kafka import KafkaProducer\n"
+            "p = KafkaProducer(bootstrap_servers='127.0.0.1:9092')\n"
+            f"p.send('stream_events', key=b'x', value={value!r}).get(30)\n"
+            "p.close()\nSCRIPT"
+        )
+
     @contextlib.contextmanager
     def superset(self, user: str, password: str) -> Iterator[httpx.Client]:
         """Superset's REST interface as `user`, from this machine."""

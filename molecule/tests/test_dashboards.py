@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import uuid
+from datetime import UTC, datetime
 
 import pytest
+
+from conftest import wait_for
+from music_streaming.event import format_time
 
 SHIPPED = "/opt/music/venv/lib/python3.13/site-packages/music_streaming/files/dashboards"
 COPY = "/root/dashboards"
@@ -108,6 +114,39 @@ def test_an_edit_in_superset_comes_back_as_one_changed_file(board, copy):
     assert "The hour's songs" in board.ssh(f"sudo cat {copy}/charts/live/top_songs_hour.yaml").stdout
     assert import_(board)["changed"] is True
     assert board.ssh(f"sudo musicctl dashboards export {copy}").stdout.startswith("changed")
+
+
+def test_no_cell_of_an_export_is_a_formula(board):
+    """Names that a spreadsheet would reckon with stand in a chart's CSV as text."""
+    names = {"title": "=1+1", "artist": "@SUM(1)"}
+    play = {
+        "event_id": str(uuid.uuid4()),
+        "event_time": format_time(datetime.now(UTC)),
+        "source": "import",
+        "user_id": "listener-1",
+        "duration_ms": 200_000,
+        "listened_ms": 200_000,
+    }
+    board.produce(json.dumps(play | names).encode())
+    counted = "SELECT count(*) FROM content_performance_metrics WHERE title = '=1+1'"
+    wait_for("the play in its metric", lambda: board.sql(counted) != [["0"]])
+    with board.superset_admin() as admin:
+        wanted = [{"col": "table_name", "opr": "eq", "value": "content_performance_metrics"}]
+        found = admin.get("/api/v1/dataset/", params={"q": json.dumps({"filters": wanted})}).json()["result"]
+        asked = {
+            "datasource": {"id": found[0]["id"], "type": "table"},
+            "queries": [
+                {
+                    "columns": list(names),
+                    "metrics": [],
+                    "filters": [{"col": "title", "op": "==", "val": names["title"]}],
+                }
+            ],
+            "result_format": "csv",
+        }
+        answer = admin.post("/api/v1/chart/data", json=asked).raise_for_status()
+    rows = list(csv.DictReader(answer.content.decode("utf-8-sig").splitlines()))
+    assert [list(row.values()) for row in rows] == [["'=1+1", "'@SUM(1)"]], answer.text
 
 
 def test_no_password_lies_in_clear_in_the_metadata(board):

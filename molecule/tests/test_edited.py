@@ -9,6 +9,20 @@ import pytest
 
 from conftest import PROJECT, count_of_a_dataset, wait_for
 
+SETTINGS = ("-e", "@molecule/edited/settings.yml")
+# Holds both locks of the package tools, then that of dpkg alone.
+PACKAGE_TOOL = """\
+import fcntl, pathlib, time
+held = [open(path, "a") for path in ("/var/lib/dpkg/lock-frontend", "/var/lib/apt/lists/lock")]
+for file in held:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+for word in ("both", "dpkg", "none"):
+    pathlib.Path("/run/package-tool").write_text(word)
+    if held:
+        time.sleep(20)
+        held.pop().close()
+"""
+
 
 def login(board, password: str) -> int:
     """HTTP status of a login over REST from the control node, which the new source range lets in."""
@@ -25,6 +39,23 @@ def test_the_administrator_has_the_new_password_only(board):
     assert board.ssh("sudo cat /etc/music/secrets/superset_admin").stdout.strip() == "another-Admin-pass.1"
     assert login(board, "another-Admin-pass.1") == 200
     assert login(board, before(board, "superset_admin")) == 401
+
+
+def test_a_password_that_its_user_chose_stays(board, play):
+    """Over a restart of Superset and a run with the same inventory."""
+    chosen = "chosen-by-the-user.7"
+    with board.superset_admin() as admin:
+        admin.put("/api/v1/me/", json={"password": chosen}).raise_for_status()
+    try:
+        board.ssh("sudo systemctl restart music-superset")
+        done = play("site.yml", *SETTINGS, "--tags", "superset")
+        assert done.returncode == 0, done.stdout[-3000:]
+        assert "changed=0" in done.stdout, done.stdout[-3000:]
+        assert login(board, chosen) == 200
+        assert login(board, "another-Admin-pass.1") == 401
+    finally:
+        with board.superset("admin", chosen) as admin:
+            admin.put("/api/v1/me/", json={"password": "another-Admin-pass.1"}).raise_for_status()
 
 
 @pytest.mark.parametrize("role", ["music_owner", "music_writer", "superset_reader", "superset"])
@@ -81,8 +112,14 @@ def test_partitions_grew_and_the_stream_reads_them(board):
     board.ssh("sudo musicctl validate")
 
 
+def test_a_dry_run_on_a_board_that_is_set_up_finds_nothing_to_do(play):
+    done = play("site.yml", *SETTINGS, "--check", "--diff")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "changed=0" in done.stdout, done.stdout[-3000:]
+
+
 def test_shrinking_is_refused_before_any_change(board, play):
-    done = play("site.yml", "-e", "@molecule/edited/settings.yml", "-e", "pipeline_topic_partitions=3")
+    done = play("site.yml", *SETTINGS, "-e", "pipeline_topic_partitions=3")
     assert done.returncode != 0
     output = " ".join(done.stdout.split())
     assert "6" in output
@@ -94,11 +131,47 @@ def test_shrinking_is_refused_before_any_change(board, play):
 def test_another_cluster_id_is_refused_with_both_named(board, play):
     kept = board.ssh("sudo grep -h ^cluster.id= /var/lib/music/kafka/meta.properties").stdout.strip()
     other = "AAAAAAAAAAAAAAAAAAAAAQ"
-    done = play("site.yml", "-e", "@molecule/edited/settings.yml", "-e", f"kafka_cluster_id={other}")
+    done = play("site.yml", *SETTINGS, "-e", f"kafka_cluster_id={other}")
     assert done.returncode != 0
     assert other in done.stdout, done.stdout[-3000:]
     assert kept.removeprefix("cluster.id=") in done.stdout, done.stdout[-3000:]
     assert board.ssh("sudo grep -h ^cluster.id= /var/lib/music/kafka/meta.properties").stdout.strip() == kept
+
+
+def test_a_disk_that_keeps_no_owners_is_refused_before_any_change(board, play):
+    board.ssh(
+        "sudo sh -ec 'apt-get install -y -q --no-install-recommends exfat-fuse exfatprogs >/dev/null;"
+        " [ -e /dev/fuse ] || mknod /dev/fuse c 10 229; [ -e /dev/loop6 ] || mknod /dev/loop6 b 7 6;"
+        " truncate -s 16M /run/stick.img; mkfs.exfat /run/stick.img >/dev/null; losetup /dev/loop6 /run/stick.img;"
+        " mkdir -p /mnt/stick; mount.exfat-fuse /dev/loop6 /mnt/stick'"
+    )
+    try:
+        done = play("site.yml", *SETTINGS, "-e", "music_data_root=/mnt/stick/music")
+    finally:
+        board.ssh("sudo sh -c 'umount /mnt/stick; losetup -d /dev/loop6; rm /run/stick.img'")
+    assert done.returncode != 0
+    assert "Found the file system fuseblk under /mnt/stick/music" in " ".join(done.stdout.split())
+    assert "changed=0" in done.stdout
+
+
+def test_a_run_waits_for_other_package_tools(board, play):
+    """As on a first boot, when the daily upgrade holds the locks of apt and dpkg."""
+    board.ssh(
+        "sudo sh -ec 'apt-get remove -y -q zstd >/dev/null; rm -f /var/lib/apt/periodic/update-success-stamp;"
+        ' touch -d "2 days ago" /var/lib/apt/lists\''
+    )
+    board.ssh(f"sudo tee /run/package-tool.py >/dev/null <<'SCRIPT'\n{PACKAGE_TOOL}SCRIPT")
+    board.ssh("sudo systemd-run --quiet --collect --unit package-tool python3 /run/package-tool.py")
+    wait_for("both locks held", lambda: board.ssh("cat /run/package-tool", check=False).stdout == "both")
+    done = play("site.yml", *SETTINGS, "--tags", "board")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert board.ssh("cat /run/package-tool").stdout == "none"
+    released, installed = board.ssh(
+        "stat -c %Z /run/package-tool /var/lib/dpkg/info/zstd.list"
+    ).stdout.split()
+    assert int(installed) >= int(released)
+    timers = board.ssh("systemctl is-enabled apt-daily.timer apt-daily-upgrade.timer").stdout.split()
+    assert timers == ["enabled", "enabled"]
 
 
 @pytest.mark.parametrize("address", ["address", "address6"])

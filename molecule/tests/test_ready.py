@@ -86,13 +86,7 @@ def test_a_malformed_event_is_a_reject_and_the_stream_goes_on(board):
         return int(board.sql("SELECT coalesce(sum(rejected), 0) FROM ingest_reject_totals")[0][0])
 
     before = rejects()
-    board.ssh(
-        "sudo /opt/music/venv/bin/python - <<'SCRIPT'\n"
-        "from kafka import KafkaProducer\n"
-        "p = KafkaProducer(bootstrap_servers='127.0.0.1:9092')\n"
-        "p.send('stream_events', key=b'x', value=b'{').get(30)\n"
-        "p.close()\nSCRIPT"
-    )
+    board.produce(b"{")
     wait_for("one more reject", lambda: rejects() > before)
     rows = board.sql(
         "SELECT reason, encode(raw, 'escape') FROM rejected_events WHERE raw = '{' ORDER BY serial DESC LIMIT 1"
