@@ -69,7 +69,7 @@ lint: setup-test ## style and types
 	ruff check app bench molecule
 	ruff format --check app bench molecule
 	mypy
-	shellcheck molecule/board roles/*/files/usr/local/libexec/music/{wait-ready,kafka-room}
+	shellcheck molecule/board roles/*/files/usr/local/libexec/music/{wait-ready,watch-containers,kafka-room}
 
 docs: setup-test ## write the generated parts of the README
 	python app/tests/docs.py

@@ -120,7 +120,7 @@ class Bench:
     def wait_recovered(self) -> float:
         """Seconds until all units are active, the dashboards answer and a record goes through, all in one look."""
         started = time.monotonic()
-        units = " ".join(f"music-{name}" for name in (*CONTAINERS, "producer"))
+        units = " ".join(f"music-{name}" for name in (*CONTAINERS, "producer", "watch"))
         asked: dict[str, Callable[[], str]] = {
             # Of several units the command is content with one that is active.
             "units": lambda: self._said(f"! systemctl is-active {units} docker | grep -v '^active$'"),
@@ -277,6 +277,15 @@ def shell(script: str) -> Apply:
         bench.root(script)
 
     return apply
+
+
+def end_unheard(bench: Bench, _chance: random.Random) -> None:
+    """Kill Superset when Docker does not listen: as soon as containerd is back that was killed."""
+    bench.root(
+        _pids(main_of("superset"))
+        + f"old={unit('containerd')}; kill -KILL $old; new=0;"
+        + f' until [ "$new" -gt 0 ] && [ "$new" -ne $old ]; do new={unit("containerd")}; done; kill -KILL $pids'
+    )
 
 
 # --- the board's plug ---
@@ -449,6 +458,7 @@ CATALOGUE = [
         shell("systemctl stop docker.socket docker; sleep 5; systemctl start docker"),
     ),
     Fault("restart of containerd", shell("systemctl restart containerd")),
+    Fault("kill -9 Superset, unheard by Docker", end_unheard),
     Fault("power cut", power_cut, limit=90),
     Fault("power cut, unflushed tail gone", power_cut_with_tail, limit=90),
     Fault("a file of the scratch spoiled", spoil_scratch),

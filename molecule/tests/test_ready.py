@@ -11,7 +11,7 @@ from browser import look
 from conftest import CONTAINERS, PROJECT, recount, wait_for
 from figures import add
 
-UNITS = [f"music-{name}.service" for name in [*CONTAINERS, "producer"]]
+UNITS = [f"music-{name}.service" for name in [*CONTAINERS, "producer", "watch"]]
 
 
 def test_all_units_are_active(board):

@@ -48,7 +48,7 @@ def test_containers_are_hardened_as_docker_sees_them(board):
         assert not host["PortBindings"], name
 
 
-@pytest.mark.parametrize("name", [*CONTAINERS, "producer"])
+@pytest.mark.parametrize("name", [*CONTAINERS, "producer", "watch"])
 def test_units_are_sandboxed_as_systemd_sees_them(board, name):
     out = board.ssh(f"systemd-analyze security --no-pager music-{name}.service", check=False).stdout
     exposure = float(re.search(r"Overall exposure level for \S+ ([\d.]+)", out).group(1))
