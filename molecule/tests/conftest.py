@@ -21,6 +21,7 @@ NAME = "test"
 # On the board; gone with its next boot.
 SCRIPTS = "/run/board-tests"
 CONTAINERS = ["kafka", "postgres", "spark-master", "spark-worker", "metrics", "superset"]
+UNITS = [f"music-{name}.service" for name in [*CONTAINERS, "producer", "watch"]]
 
 
 class Board:

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from account_file import ENTRY
-from conftest import Board, wait_for
+from conftest import UNITS, Board, wait_for
 from tail import cut_tail
 
 RATE = 500
@@ -41,7 +41,6 @@ GIVE_UP_SECONDS = 600
 SHORT = 100
 # Kafka forces its files to disk so often; see kafka_flush_interval_ms.
 FLUSH_MS = 1000
-CONTAINERS = ("kafka", "spark-master", "spark-worker", "postgres", "superset", "metrics")
 
 Apply = Callable[["Bench", random.Random], Iterable[str] | None]
 
@@ -120,7 +119,7 @@ class Bench:
     def wait_recovered(self) -> float:
         """Seconds until all units are active, the dashboards answer and a record goes through, all in one look."""
         started = time.monotonic()
-        units = " ".join(f"music-{name}" for name in (*CONTAINERS, "producer", "watch"))
+        units = " ".join(UNITS)
         asked: dict[str, Callable[[], str]] = {
             # Of several units the command is content with one that is active.
             "units": lambda: self._said(f"! systemctl is-active {units} docker | grep -v '^active$'"),
@@ -386,8 +385,7 @@ def retention(bench: Bench, _chance: random.Random) -> list[str]:
 def disk_full(bench: Bench, _chance: random.Random) -> None:
     """All data on a small disk, which is filled up under load and freed again."""
     data, whole, image = "/var/lib/music", "/var/lib/music.whole", "/var/tmp/music-disk.img"
-    units = " ".join(f"music-{name}.service" for name in (*CONTAINERS, "producer"))
-    stop = f"systemctl stop {units} music.target"
+    stop = f"systemctl stop {' '.join(UNITS)} music.target"
     start = "systemctl start --no-block music.target"
     # A simulated board has no devices but those that are made.
     bench.root(

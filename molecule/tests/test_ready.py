@@ -8,10 +8,8 @@ import time
 import pytest
 
 from browser import look
-from conftest import CONTAINERS, PROJECT, recount, wait_for
+from conftest import PROJECT, UNITS, recount, wait_for
 from figures import add
-
-UNITS = [f"music-{name}.service" for name in [*CONTAINERS, "producer", "watch"]]
 
 
 def test_all_units_are_active(board):

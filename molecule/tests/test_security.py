@@ -9,7 +9,7 @@ import secrets
 import httpx
 import pytest
 
-from conftest import CONTAINERS, count_of_a_dataset, wait_for
+from conftest import CONTAINERS, UNITS, count_of_a_dataset, wait_for
 
 # What home networks are asked for, and what the appliance's parts would use.
 UDP = "53,67,68,69,111,123,137,138,161,500,514,631,1900,4500,5353,5432,7077,8088,9092,9093"
@@ -48,9 +48,9 @@ def test_containers_are_hardened_as_docker_sees_them(board):
         assert not host["PortBindings"], name
 
 
-@pytest.mark.parametrize("name", [*CONTAINERS, "producer", "watch"])
-def test_units_are_sandboxed_as_systemd_sees_them(board, name):
-    out = board.ssh(f"systemd-analyze security --no-pager music-{name}.service", check=False).stdout
+@pytest.mark.parametrize("unit", UNITS)
+def test_units_are_sandboxed_as_systemd_sees_them(board, unit):
+    out = board.ssh(f"systemd-analyze security --no-pager {unit}", check=False).stdout
     exposure = float(re.search(r"Overall exposure level for \S+ ([\d.]+)", out).group(1))
     assert exposure <= 2.0, out
 
