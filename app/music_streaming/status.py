@@ -177,7 +177,7 @@ def judge(status: Status, settings: Settings) -> list[str]:
     if status.partitions and status.lag and silent:
         problems.append(
             f"{JOB}: found {status.lag} records waiting and last commit "
-            f"{_age(counts.last_commit, status.at)} ago, "
+            f"{age(counts.last_commit, status.at)} ago, "
             f"wanted less than {stalled.total_seconds():.0f} s. Remedy: journalctl -u {JOB} -n 50"
         )
     if counts.recent_gaps:
@@ -303,8 +303,12 @@ def counted(settings: Settings) -> Counted:
 
 
 def folders(data: Path) -> list[Folder]:
-    """Bytes on disk of each folder below `data`; files that vanish meanwhile are left out."""
-    return [Folder(str(path), _used(path)) for path in sorted(data.iterdir()) if path.is_dir()]
+    """Bytes on disk of each folder below `data` but the file system's own; files that vanish are left out."""
+    return [
+        Folder(str(path), _used(path))
+        for path in sorted(data.iterdir())
+        if path.is_dir() and path.name != "lost+found"
+    ]
 
 
 def _used(path: Path) -> int:
@@ -328,10 +332,12 @@ def size(count: int) -> str:
     return f"{amount:.1f} GiB"
 
 
-def _age(moment: datetime | None, now: datetime) -> str:
+def age(moment: datetime | None, now: datetime) -> str:
+    """How long ago, for people."""
     if moment is None:
         return "never"
-    seconds = (now - moment).total_seconds()
+    # Clocks of several boards differ by some ms.
+    seconds = max(0.0, (now - moment).total_seconds())
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:
@@ -370,8 +376,8 @@ def _totals_table(counts: Counted, now: datetime) -> Table:
         table.add_column(name, justify="right")
     for total in counts.totals:
         numbers = (total.accepted, total.duplicates, total.late, total.expired)
-        age = f"{_age(total.newest_event_time, now)} ago" if total.newest_event_time else "-"
-        table.add_row(total.source, *(f"{number:,}" for number in numbers), age)
+        newest = f"{age(total.newest_event_time, now)} ago" if total.newest_event_time else "-"
+        table.add_row(total.source, *(f"{number:,}" for number in numbers), newest)
     return table
 
 
@@ -380,7 +386,7 @@ def _flow_table(status: Status, counts: Counted, zone: ZoneInfo) -> Table:
     table = Table("", "", title="Flow", title_justify="left", show_header=False)
     table.add_row("records waiting in Kafka", f"{status.lag:,}" if status.partitions else "unknown")
     table.add_row(
-        "last commit", f"{_age(counts.last_commit, status.at)} ago" if counts.last_commit else "never"
+        "last commit", f"{age(counts.last_commit, status.at)} ago" if counts.last_commit else "never"
     )
     table.add_row("plays in the last minute", f"{counts.events_last_minute:,}")
     table.add_row(

@@ -13,6 +13,7 @@ from music_streaming.status import (
     Status,
     Total,
     Unit,
+    age,
     collect,
     counted,
     folders,
@@ -164,8 +165,16 @@ def test_disk_use_counts_what_lies_below(tmp_path):
     (tmp_path / "kafka" / "topic-0").mkdir(parents=True)
     (tmp_path / "kafka" / "topic-0" / "log").write_bytes(b"x" * 100_000)
     (tmp_path / "kafka" / "link").symlink_to("/")
+    (tmp_path / "lost+found").mkdir()
     (found,) = folders(tmp_path)
     assert 100_000 <= found.used < 200_000
+
+
+def test_an_age_is_never_negative():
+    assert age(NOW + timedelta(milliseconds=600), NOW) == "0 s"
+    assert age(NOW - timedelta(seconds=119.6), NOW) == "120 s"
+    assert age(NOW - timedelta(minutes=3), NOW) == "3 min"
+    assert age(None, NOW) == "never"
 
 
 def test_sizes_are_for_people():
