@@ -207,6 +207,17 @@ def bill(parts: Mapping[str, Iterable[Part]], versions: Mapping[str, str]) -> st
     return JsonV1Dot6(Bom(components=owners)).output_as_string(indent=1)
 
 
+def is_of(path: Path, versions: dict[str, str], app: list[Part]) -> bool:
+    """Whether the file is a bill of these images (name to id) and parts of the app; one cut short is not."""
+    try:
+        present = {found["name"]: found for found in json.loads(path.read_bytes())["components"]}
+        kept = {(part["name"], part["version"]) for part in present[APP]["components"]}
+    except (FileNotFoundError, ValueError, KeyError):
+        return False
+    same_app = {(part.name, part.version) for part in app} == kept
+    return same_app and all(present.get(name, {}).get("version") == now for name, now in versions.items())
+
+
 def write(settings: Settings) -> list[str]:
     """Write the bill unless that of the same images and app is there; what was changed, one sentence.
 
@@ -215,13 +226,8 @@ def write(settings: Settings) -> list[str]:
     path = settings.paths.data / "parts.cdx.json"
     images, app = running_images(), parts_of_app()
     versions = {image.name: image.id for image in images} | {APP: version(APP)}
-    if path.exists():
-        present = {found["name"]: found for found in json.loads(path.read_bytes())["components"]}
-        same_app = {(part.name, part.version) for part in app} == {
-            (part["name"], part["version"]) for part in present[APP]["components"]
-        }
-        if same_app and all(present.get(name, {}).get("version") == now for name, now in versions.items()):
-            return []
+    if is_of(path, versions, app):
+        return []
     found = {APP: app, BOARD: sorted(debian_packages(Path("/")))}
     found |= {image.name: parts_of_image(image) for image in images}
     part = path.with_suffix(".part")

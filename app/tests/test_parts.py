@@ -9,7 +9,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from broker import jars
-from music_streaming.parts import Part, bill, debian_packages, java_archives, python_distributions
+from music_streaming.parts import Part, bill, debian_packages, is_of, java_archives, python_distributions
 
 
 def named(parts, name: str) -> Part:
@@ -55,3 +55,18 @@ def test_the_bill_is_valid_and_holds_every_part():
     assert {name: len(owner["components"]) for name, owner in owners.items()} == {
         name: len(found) for name, found in parts.items()
     }
+
+
+def test_a_bill_is_kept_until_image_or_app_change_or_it_is_cut_short(tmp_path):
+    app = sorted(python_distributions([Path(sysconfig.get_path("purelib"))]))
+    versions = {"kafka": "sha256:1", "music-streaming": "1"}
+    path = tmp_path / "parts.cdx.json"
+    assert not is_of(path, versions, app)
+    path.write_text(bill({"music-streaming": app, "kafka": []}, versions), encoding="utf-8")
+    assert is_of(path, versions, app)
+    assert not is_of(path, versions | {"kafka": "sha256:2"}, app)
+    assert not is_of(path, versions, app[1:])
+    path.write_bytes(path.read_bytes()[:5000])
+    assert not is_of(path, versions, app)
+    path.write_bytes(b"")
+    assert not is_of(path, versions, app)
