@@ -10,6 +10,7 @@ REFUSALS = [
     ("pipeline_producer_rate=quick", "pipeline_producer_rate"),
     ("pipeline_producer_rate=6000", "at most 5000"),
     ("kafka_partitoins=3", "kafka_partitoins"),
+    ("image_epok=next", "image_epok"),
     ("board_min_memory_mb=9999999", "wanted 9999999 MB"),
     ("firewall_dashboard_sources=['home']", "firewall_dashboard_sources"),
     ("ansible_port=2222", "Found no answer"),
