@@ -26,7 +26,6 @@ up: setup ## set up a board (simulated, or HOST=pi@192.0.2.10) and print where i
 	@if [ -z "$(HOST)" ]; then molecule/board up $(BOARD); fi
 	@$(MAKE) --no-print-directory $(INVENTORY)
 	ansible-playbook -i $(INVENTORY) site.yml
-	ansible-playbook -i $(INVENTORY) playbooks/check.yml
 	@ansible-playbook -i $(INVENTORY) playbooks/tell.yml
 
 check: setup $(INVENTORY) ## follow one record through the whole flow of the board
