@@ -13,12 +13,14 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import groupby
+from functools import lru_cache
+from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pydantic_core
 
 from music_streaming.country import region_of
 from music_streaming.event import AGE_GROUPS, SUBSCRIPTION_TYPES
@@ -37,6 +39,7 @@ TABLES: dict[str, tuple[int, tuple[str, ...]]] = {
     "content_performance_metrics": (60, ("song_id", "title", "artist", "genre")),
 }
 _KEPT = 20  # differences shown
+_TOGETHER = 10_000  # lines packed at a time
 
 
 class _Kept(NamedTuple):
@@ -156,14 +159,17 @@ class Truth:
         ):
             file.write(_line(header))
             for table in TABLES:
-                for row in self.rows(table) if self.accepted else ():
-                    file.write(_line({"table": table, **row}))
+                rows = self.rows(table) if self.accepted else iter(())
+                while lines := b"".join(_line({"table": table, **row}) for row in islice(rows, _TOGETHER)):
+                    file.write(lines)
 
 
 def _line(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    # The standard library's encoder takes five times as long, and a back-fill ends with half a million lines.
+    return pydantic_core.to_json(content) + b"\n"
 
 
+@lru_cache(maxsize=8)
 def _time(moment_ms: int) -> str:
     return datetime.fromtimestamp(moment_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
