@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 
 import pytest
@@ -23,6 +24,18 @@ def test_defaults_equal_argument_specs(role):
     given = {name: option["default"] for name, option in described.items() if "default" in option}
     assert given == defaults
     assert all(name.startswith(f"{role}_") for name in defaults if role in ROLES), defaults
+
+
+def test_stories_reach_the_board_as_the_product_does():
+    product = configparser.ConfigParser()
+    product.read(PROJECT / "ansible.cfg", encoding="utf-8")
+    stories = yaml.safe_load((PROJECT / ".config/molecule/config.yml").read_text(encoding="utf-8"))
+    stories = stories["ansible"]["cfg"]
+    for name in ("interpreter_python", "remote_tmp"):
+        assert stories["defaults"][name] == product["defaults"][name]
+    # Ansible's own ssh_args compress: an image takes four times as long.
+    given = {name: str(value) for name, value in stories["ssh_connection"].items()}
+    assert given == dict(product["ssh_connection"])
 
 
 def test_generated_parts_of_the_readme_are_fresh():
