@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from music_streaming.settings import Settings
 from music_streaming.topic import TopicState, admin, knock, reader, topic_identity, topic_state
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from kafka.admin import KafkaAdminClient
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
@@ -192,6 +194,9 @@ class Job:
         self._report = Progress()
         # Held while a transaction runs: a stop waits for it.
         self._writing = threading.Lock()
+        # The write of the newest batch, at work while Spark reads the next one.
+        self._written: Future[None] = Future()
+        self._written.set_result(None)
         self._connection: Any = None
         self._expected: dict[int, int] = {}
         self._topic_id = ""
@@ -250,7 +255,9 @@ class Job:
             waiting(ask)
 
     def _disconnect(self) -> None:
-        self._connection.close()
+        # psycopg2 closes only after the statement at work; the end of the process does not wait for it.
+        if wait([self._written], STOP_SECONDS).done:
+            self._connection.close()
 
     def _connect(self) -> None:
         self._connection = self.settings.postgres.connect("music_writer", application=APPLICATION)
@@ -284,6 +291,7 @@ class Job:
                 if limit == 1 or not any(sign in str(error) for sign in TOO_LARGE):
                     raise
                 running.stop()
+                self._written.result()
                 limit = max(limit // 10, 1)
                 self._failure = None
                 log.warning("a batch did not fit into memory: at most %d records each from now on", limit)
@@ -308,27 +316,41 @@ class Job:
         )
         return (
             judged.writeStream.queryName(APPLICATION)
-            .foreachBatch(self._write)
+            .foreachBatch(self._read)
             .trigger(processingTime=f"{round(self.settings.spark.trigger_seconds * 1000)} milliseconds")
             .option("checkpointLocation", str(checkpoint))
             .start()
         )
 
-    def _write(self, rows: DataFrame, number: int) -> None:
-        """One micro-batch: read it once through Spark, then write it in one transaction."""
+    def _read(self, rows: DataFrame, number: int) -> None:
+        """One micro-batch: read it once through Spark, then have it written while the next one is read."""
         try:
-            self._read_and_write(rows, number)
+            started, read_at = time.monotonic(), dt.datetime.now(dt.UTC)
+            arrow = rows.toArrow()
+            self.progress.moved = time.monotonic()
+            # After reading: whatever was read is of the topic that the stored offsets belong to.
+            self._check_topic()
+            # One at a time, in order; its error ends the query.
+            self._written.result()
         except Exception as error:
             # Spark would wrap it in pages of stack traces.
             self._failure = error
             raise
+        written: Future[None] = Future()
 
-    def _read_and_write(self, rows: DataFrame, number: int) -> None:
-        started, read_at = time.monotonic(), dt.datetime.now(dt.UTC)
-        arrow = rows.toArrow()
-        self.progress.moved = time.monotonic()
-        # After reading: whatever was read is of the topic that the stored offsets belong to.
-        self._check_topic()
+        def write() -> None:
+            try:
+                self._write(arrow, number, read_at, started)
+                written.set_result(None)
+            except Exception as error:
+                written.set_exception(error)
+
+        self._written = written
+        # A daemon, unlike an executor's: what cannot be written must not keep the process from its end.
+        threading.Thread(target=write, daemon=True).start()
+
+    def _write(self, arrow: pa.Table, number: int, read_at: dt.datetime, started: float) -> None:
+        """Write one micro-batch in one transaction."""
         with self._writing:
             if self.stopping.is_set():
                 return
@@ -372,8 +394,11 @@ class Job:
         while not self.stopping.wait(1):
             if not running.isActive:
                 raise self._failure or running.exception() or StreamError("The query ended by itself.")
+            written = self._written
+            if written.done():
+                written.result()
             now = time.monotonic()
-            if not running.status["isTriggerActive"]:
+            if written.done() and not running.status["isTriggerActive"]:
                 self.progress.moved = now
             if now - self.progress.moved > self.settings.spark.stall_seconds:
                 raise StreamError.of(
