@@ -33,10 +33,11 @@ READER = "superset_reader"
 DAY_MS = 86_400_000
 # Records on their way to Kafka: few enough for any memory, and for the client, which gets slow with more.
 CHUNK = 2_000
-# The job is never left further behind than this share of its largest batch. Of more than a batch Spark would
-# take a part of each partition, and the parts end at times of the history hours apart: late for that alone.
-BATCH_WAITING = 0.5
-POLL_SECONDS = 0.5
+# The job is never left further behind than this share of its largest batch: enough for it to write one and
+# read the next. Of more than a batch Spark would take a part of each partition, and the parts end at times of
+# the history hours apart: late for that alone.
+BATCH_WAITING = 0.9
+POLL_SECONDS = 0.2
 
 
 class HistoryError(MusicError):
