@@ -10,7 +10,7 @@ import yaml
 
 PROJECT = Path(__file__).parents[2]
 README = PROJECT / "README.md"
-# In the order in which site.yml applies them.
+# In the order of the flow.
 ROLES = ["board", "docker", "firewall", "image", "kafka", "postgres", "spark", "pipeline", "superset"]
 # Arguments that other roles give; nobody sets them in an inventory.
 INTERNAL = {
