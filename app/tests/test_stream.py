@@ -134,6 +134,25 @@ def test_topic_grown_recreated_and_cut_by_retention(
 
 
 @pytest.mark.slow
+def test_a_write_that_fails_ends_the_driver_though_nothing_more_is_read(
+    broker: Broker, database: Database, topic: str, driver: Driver
+) -> None:
+    make_topic(broker, topic)
+    send(broker, topic, [*plays(0, 500)])
+    driver.start()
+    driver.wait_until(lambda: accepted(database), 500)
+    # A database that was restored wants records again that this driver has behind it.
+    database.rows("UPDATE ingest_offsets SET next_offset = 10", role="postgres")
+    send(broker, topic, [*plays(500, 100)])
+    assert driver.exit_code() == 1
+    assert "OffsetsMovedBackError" in driver.log.read_text()
+    assert accepted(database) == 500
+    driver.start()
+    driver.wait_until(lambda: accepted(database), 600)
+    assert_exact(database, 600)
+
+
+@pytest.mark.slow
 def test_what_a_power_cut_took_from_the_broker_shifts_nothing(
     own_broker: Broker, database: Database, topic: str, driver: Driver, tmp_path: Path
 ) -> None:
