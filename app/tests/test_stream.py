@@ -55,6 +55,14 @@ def accepted(database: Database) -> int:
     return int(database.value("SELECT sum(accepted) FROM ingest_totals"))
 
 
+def start_with_plays(broker: Broker, database: Database, topic: str, driver: Driver) -> None:
+    """A driver at work that has stored plays(0, 500)."""
+    make_topic(broker, topic)
+    send(broker, topic, [*plays(0, 500)])
+    driver.start()
+    driver.wait_until(lambda: accepted(database), 500)
+
+
 def assert_exact(database: Database, plays_sent: int) -> None:
     assert accepted(database) == plays_sent
     assert database.value("SELECT bool_and(exact) FROM ingest_exactness"), database.rows(
@@ -101,10 +109,7 @@ def test_killed_in_mid_batch_loses_and_doubles_nothing(
 def test_topic_grown_recreated_and_cut_by_retention(
     broker: Broker, database: Database, topic: str, driver: Driver
 ) -> None:
-    make_topic(broker, topic)
-    send(broker, topic, [*plays(0, 500)])
-    driver.start()
-    driver.wait_until(lambda: accepted(database), 500)
+    start_with_plays(broker, database, topic, driver)
     # New partitions are read without a restart.
     make_topic(broker, topic, 4)
     send(broker, topic, [*plays(500, 100)])
@@ -137,10 +142,7 @@ def test_topic_grown_recreated_and_cut_by_retention(
 def test_a_write_that_fails_ends_the_driver_though_nothing_more_is_read(
     broker: Broker, database: Database, topic: str, driver: Driver
 ) -> None:
-    make_topic(broker, topic)
-    send(broker, topic, [*plays(0, 500)])
-    driver.start()
-    driver.wait_until(lambda: accepted(database), 500)
+    start_with_plays(broker, database, topic, driver)
     # A database that was restored wants records again that this driver has behind it.
     database.rows("UPDATE ingest_offsets SET next_offset = 10", role="postgres")
     send(broker, topic, [*plays(500, 100)])
@@ -158,10 +160,7 @@ def test_what_a_power_cut_took_from_the_broker_shifts_nothing(
 ) -> None:
     own_broker.start()
     driver.environment["MUSIC_KAFKA__BOOTSTRAP"] = own_broker.bootstrap
-    make_topic(own_broker, topic)
-    send(own_broker, topic, [*plays(0, 500)])
-    driver.start()
-    driver.wait_until(lambda: accepted(database), 500)
+    start_with_plays(own_broker, database, topic, driver)
     written = time.time()
     time.sleep(0.1)
     # Read and committed, and lost by the broker all the same; then acknowledged and never read.
