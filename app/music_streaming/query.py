@@ -113,10 +113,6 @@ def plays(
     )
 
 
-def _time(sent: Column) -> Column:
-    return sf.when(sent.rlike(_TIME), sent).try_cast("timestamp")
-
-
 def _start(seconds: float) -> Column:
     return sf.window("event_time", f"{seconds:.0f} seconds").getField("start")
 
