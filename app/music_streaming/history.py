@@ -286,7 +286,7 @@ def _send(settings: Settings, blocks: Iterator[Block], lag: Lag) -> None:
     """Send as fast as Kafka and the job take it."""
     from kafka.errors import KafkaError  # noqa: PLC0415
 
-    from music_streaming.producer import close_client, kafka_client  # noqa: PLC0415
+    from music_streaming.producer import close_client, kafka_client, partitioner  # noqa: PLC0415
 
     topic = wanted_topics(settings.kafka, settings.paths.files)[0]
     # Answers with a sentence where there is no broker or topic; the producing client would only wait.
@@ -297,13 +297,17 @@ def _send(settings: Settings, blocks: Iterator[Block], lag: Lag) -> None:
     try:
         client = kafka_client(settings.kafka, int(topic.config["max.message.bytes"]))
         try:
+            partition_of = partitioner(client, topic.name)
             for block in blocks:
                 most = _most_behind(settings, topic, block)
                 for first in range(0, len(block), CHUNK):
                     lag.wait_for_room(most)
                     chunk = slice(first, first + CHUNK)
                     records = zip(block.keys[chunk], block.values[chunk], strict=True)
-                    sent = [client.send(topic.name, key=key, value=value) for key, value in records]
+                    sent = [
+                        client.send(topic.name, key=key, value=value, partition=partition_of(key))
+                        for key, value in records
+                    ]
                     # Now, not after the client's linger: that, too, would take time away from it.
                     client.flush(timeout=settings.spark.stall_seconds)
                     lag.delivered(sent)

@@ -7,6 +7,7 @@ it slows down rather than drop. Every event that was not delivered is counted an
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import click
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.partitioner.default import murmur2
 
 from music_streaming.error import MusicError
 from music_streaming.settings import KafkaSettings, ProducerSettings, Settings
@@ -321,6 +323,12 @@ def kafka_client(kafka: KafkaSettings, max_size: int) -> KafkaProducer:
         reconnect_backoff_max_ms=5_000,
         metrics_enabled=False,
     )
+
+
+def partitioner(client: KafkaProducer, topic: str) -> Callable[[bytes], int]:
+    """Tell for a key the partition that `client` would choose, which works that out anew for every record."""
+    partitions = sorted(client.partitions_for(topic))
+    return functools.cache(lambda key: partitions[(murmur2(key) & 0x7FFFFFFF) % len(partitions)])
 
 
 def world_of(wanted: ProducerSettings) -> World:
