@@ -14,7 +14,8 @@ README = PROJECT / "README.md"
 ROLES = ["board", "docker", "firewall", "image", "kafka", "postgres", "spark", "pipeline", "superset"]
 # Arguments that other roles give; nobody sets them in an inventory.
 INTERNAL = {
-    "image_name", "image_base", "image_context", "image_build_args", "image_ahead", "image_loading",
+    "image_name", "image_base", "image_context", "image_build_args", "image_ahead", "image_copied",
+    "image_loading",
 }  # fmt: skip
 WIRING = {
     "base_extra_ca_certificates": "Extra CA certificates for board and images: files on the control node.",
