@@ -70,7 +70,7 @@ lint: setup-test ## style and types
 	mypy
 	shellcheck molecule/board roles/*/files/usr/local/libexec/music/{wait-ready,watch-containers,kafka-room}
 
-docs: setup-test ## write the generated parts of the README
+docs: setup-test ## write the generated parts of the docs
 	python app/tests/docs.py
 
 lock: setup ## renew the locks after a change of requirements.txt or pyproject.toml

@@ -1,4 +1,4 @@
-"""Write the parts of the README that are generated: `make docs`. test_docs.py fails when they are stale."""
+"""Write the parts of the docs that are generated: `make docs`. test_docs.py fails when they are stale."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 PROJECT = Path(__file__).parents[2]
-README = PROJECT / "README.md"
+SETTINGS = PROJECT / "docs/settings.md"
 # In the order of the flow.
 ROLES = ["board", "docker", "firewall", "image", "kafka", "postgres", "spark", "pipeline", "superset"]
 # Arguments that other roles give; nobody sets them in an inventory.
@@ -34,7 +34,7 @@ def options(role: str) -> dict[str, dict[str, object]]:
 
 
 def settings_table() -> str:
-    """The README's table of all settings, in Markdown."""
+    """The table of all settings, in Markdown."""
     wiring = yaml.safe_load((PROJECT / "playbooks/group_vars/all.yml").read_text(encoding="utf-8"))
     rows = ["| setting | default | what |", "|---|---|---|"]
     rows += [f"| `{name}` | {_cell(wiring[name])} | {text} |" for name, text in WIRING.items()]
@@ -60,9 +60,9 @@ def with_part(text: str, name: str, part: str) -> str:
 
 
 def rendered() -> str:
-    """The README as it should be."""
-    return with_part(README.read_text(encoding="utf-8"), "settings:", settings_table())
+    """The page of settings as it should be."""
+    return with_part(SETTINGS.read_text(encoding="utf-8"), "settings:", settings_table())
 
 
 if __name__ == "__main__":
-    README.write_text(rendered(), encoding="utf-8")
+    SETTINGS.write_text(rendered(), encoding="utf-8")
