@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jinja2
 import yaml
 
-from music_streaming.dashboard_query import chart_query
+from music_streaming.dashboards.chart import chart_query
 
 FOLDER = Path(__file__).parents[1] / "files" / "dashboards"
 _ZONE = "@@display_time_zone@@"

@@ -1,5 +1,5 @@
 -- One day of plays (parameters: day, plays): 20,000 listeners of 34 countries, 25,000 songs of
--- which few are played much and nearly all on any day, as music_streaming.generate makes them.
+-- which few are played much and nearly all on any day, as music_streaming.demo.world makes them.
 INSERT INTO stream_events
 SELECT gen_random_uuid(), at, source, 'u' || listener, NULL,
        'song-' || song, 'Title ' || song, 'Artist ' || song %% 900, NULL, 'genre-' || song %% 14,

@@ -17,8 +17,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from music_streaming.generate import World, floor_hour
-from music_streaming.truth import Truth
+from music_streaming.demo.expected import Truth
+from music_streaming.demo.world import World, floor_hour
 
 DAY_MS = 86_400_000
 

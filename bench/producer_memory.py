@@ -74,7 +74,7 @@ def _run(broker: Broker, seconds: float, rate: float) -> tuple[list[float], int,
         "MUSIC_KAFKA__TOPIC": TOPIC,
         "MUSIC_PATHS__FILES": str(PROJECT / "files"),
     }
-    command = [sys.executable, "-m", "music_streaming.producer", "--rate", str(rate)]
+    command = [sys.executable, "-m", "music_streaming.demo.producer", "--rate", str(rate)]
     samples: list[float] = []
     with subprocess.Popen(command, env=environment) as producer:
         try:

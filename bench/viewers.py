@@ -20,10 +20,10 @@ from typing import Any
 import click
 import numpy as np
 
-from music_streaming.dashboard import HOME_SLUG, dataset_ids, load, resolve, shown_charts
-from music_streaming.dashboard_query import chart_query
+from music_streaming.dashboards.bundle import HOME_SLUG, dataset_ids, load, resolve, shown_charts
+from music_streaming.dashboards.chart import chart_query
+from music_streaming.dashboards.superset import Superset
 from music_streaming.settings import Settings
-from music_streaming.superset import Superset
 
 CONNECTIONS = 6
 # The chart that tells the age of the newest play, in ms.

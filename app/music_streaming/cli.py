@@ -23,9 +23,9 @@ from music_streaming.error import MusicError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from music_streaming.history import Progress
+    from music_streaming.board.validate import Sample
+    from music_streaming.demo.backfill import Progress
     from music_streaming.settings import Settings
-    from music_streaming.validate import Sample
 
 READER = "superset_reader"
 OWNER = "music_owner"
@@ -98,7 +98,7 @@ def _print_changes(changes: list[str], *, as_json: bool) -> None:
 @as_json
 def status(as_json: bool) -> None:
     """Units, lag, freshness, totals and disk; exit code 1 when something is wrong."""
-    from music_streaming.status import collect, show  # noqa: PLC0415
+    from music_streaming.board.status import collect, show  # noqa: PLC0415
 
     settings = _settings()
     found = collect(settings)
@@ -122,8 +122,8 @@ def status(as_json: bool) -> None:
 )
 def validate(as_json: bool, samples: int, interval: float, truth: str | None) -> None:
     """Prove the numbers: the checks of the data as a table; exit code 1 when one does not hold."""
-    from music_streaming.validate import compare_with_truth  # noqa: PLC0415
-    from music_streaming.validate import validate as sample  # noqa: PLC0415
+    from music_streaming.board.validate import compare_with_truth  # noqa: PLC0415
+    from music_streaming.board.validate import validate as sample  # noqa: PLC0415
 
     settings = _settings()
     path = _truth_file(settings, truth) if truth else None
@@ -146,7 +146,7 @@ def validate(as_json: bool, samples: int, interval: float, truth: str | None) ->
 
 
 def _truth_file(settings: Settings, given: str) -> Path:
-    from music_streaming.history import truth_file  # noqa: PLC0415
+    from music_streaming.demo.backfill import truth_file  # noqa: PLC0415
 
     path = truth_file(settings) if given == OWN_TRUTH else Path(given)
     if not path.is_file():
@@ -177,8 +177,8 @@ def _show_checks(sample: Sample) -> None:
 @click.option("--seconds", type=click.FloatRange(min=1), default=60.0, help="Most that each link may take.")
 def trace(as_json: bool, seconds: float) -> None:
     """Follow one record through the flow and name the first broken link."""
-    from music_streaming.trace import BrokenLinkError, Step  # noqa: PLC0415
-    from music_streaming.trace import trace as follow  # noqa: PLC0415
+    from music_streaming.board.trace import BrokenLinkError, Step  # noqa: PLC0415
+    from music_streaming.board.trace import trace as follow  # noqa: PLC0415
 
     broken: BrokenLinkError | None = None
     try:
@@ -273,7 +273,7 @@ def schema(as_json: bool, dry_run: bool) -> None:
 @as_json
 def parts(as_json: bool) -> None:
     """Write a list of all parts with their licences (CycloneDX), where images or app have changed."""
-    from music_streaming.parts import write  # noqa: PLC0415
+    from music_streaming.board.sbom import write  # noqa: PLC0415
 
     _print_changes(write(_settings()), as_json=as_json)
 
@@ -328,7 +328,7 @@ def rate(per_second: float | None, reset: bool) -> None:
 @dry_run
 def backfill(as_json: bool, dry_run: bool) -> None:
     """Send the history of the settings ([producer] history_days), once; safe to repeat when cut off."""
-    from music_streaming.history import backfill as send  # noqa: PLC0415
+    from music_streaming.demo.backfill import backfill as send  # noqa: PLC0415
 
     with _progress(quiet=as_json or dry_run) as report:
         changes = send(_settings(), report, dry_run=dry_run)
@@ -375,7 +375,7 @@ def remove() -> None:
     Stops the producer first. What was rejected or came twice stays counted: that says something of records,
     not of plays.
     """
-    from music_streaming.removal import remove as take_away  # noqa: PLC0415
+    from music_streaming.demo.removal import remove as take_away  # noqa: PLC0415
 
     _systemctl("stop", PRODUCER)
     click.echo(f"stopped {PRODUCER}")
@@ -398,7 +398,7 @@ def export_demo(file: BinaryIO, start: datetime, end: datetime, seed: int, liste
 
     The same options and version give the same bytes, on any day and machine.
     """
-    from music_streaming.generate import CLEAN, World, write_jsonl  # noqa: PLC0415
+    from music_streaming.demo.world import CLEAN, World, write_jsonl  # noqa: PLC0415
 
     start_ms, end_ms = (int(moment.replace(tzinfo=UTC).timestamp() * 1000) for moment in (start, end))
     if start_ms >= end_ms or start_ms % 3_600_000 or end_ms % 3_600_000:
@@ -436,7 +436,7 @@ def _dashboards_folder(settings: Settings, folder: Path | None) -> Path:
 @click.option("--force", is_flag=True, help="Import even when everything is as shipped.")
 def import_(folder: Path | None, as_json: bool, force: bool) -> None:
     """Bring the dashboards of FOLDER into Superset; people's own are left alone."""
-    from music_streaming.dashboard import import_bundle  # noqa: PLC0415
+    from music_streaming.dashboards.bundle import import_bundle  # noqa: PLC0415
 
     settings = _settings()
     done = import_bundle(settings, _dashboards_folder(settings, folder), force=force)
@@ -452,7 +452,7 @@ def import_(folder: Path | None, as_json: bool, force: bool) -> None:
 @folder
 def export(folder: Path | None) -> None:
     """Write what was edited in Superset back to FOLDER."""
-    from music_streaming.dashboard import export_bundle  # noqa: PLC0415
+    from music_streaming.dashboards.bundle import export_bundle  # noqa: PLC0415
 
     settings = _settings()
     paths = export_bundle(settings, _dashboards_folder(settings, folder))
@@ -463,9 +463,10 @@ def export(folder: Path | None) -> None:
 @folder
 def lint(folder: Path | None) -> None:
     """Find mistakes in the files of FOLDER; exit code 1 when there are any."""
-    from music_streaming import dashboard, dashboard_lint  # noqa: PLC0415
+    from music_streaming.dashboards import bundle  # noqa: PLC0415
+    from music_streaming.dashboards import lint as linter  # noqa: PLC0415
 
-    complaints = dashboard_lint.lint(dashboard.load(folder or _dashboards_folder(_settings(), None)))
+    complaints = linter.lint(bundle.load(folder or _dashboards_folder(_settings(), None)))
     for complaint in complaints:
         click.echo(complaint)
     raise SystemExit(1 if complaints else 0)
@@ -478,7 +479,7 @@ def check(slug: str, as_json: bool) -> None:
     """Ask every chart of dashboard SLUG for its data; exit code 1 when one fails or none has rows."""
     from dataclasses import asdict  # noqa: PLC0415
 
-    from music_streaming.dashboard import ask_charts  # noqa: PLC0415
+    from music_streaming.dashboards.bundle import ask_charts  # noqa: PLC0415
 
     settings = _settings()
     answers = ask_charts(settings, _dashboards_folder(settings, None), slug)

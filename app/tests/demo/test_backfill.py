@@ -19,8 +19,8 @@ import pytest
 from broker import Broker
 from conftest import Database
 from driver import LIMIT_SECONDS, Driver
-from music_streaming.generate import Dirt, World
-from music_streaming.history import (
+from music_streaming.board.validate import compare_with_truth, validate
+from music_streaming.demo.backfill import (
     HistoryError,
     Lag,
     Plan,
@@ -31,11 +31,11 @@ from music_streaming.history import (
     plan_file,
     truth_file,
 )
-from music_streaming.producer import close_client, kafka_client
+from music_streaming.demo.expected import read_header
+from music_streaming.demo.producer import close_client, kafka_client
+from music_streaming.demo.world import Dirt, World
 from music_streaming.settings import KafkaSettings, Settings
 from music_streaming.topic import ensure_topics, wanted_topics
-from music_streaming.truth import read_header
-from music_streaming.validate import compare_with_truth, validate
 
 LISTENERS, ARTISTS, DAYS = 60, 200, 2
 NOW = datetime(2026, 11, 25, 23, 20, tzinfo=UTC)

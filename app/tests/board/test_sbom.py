@@ -9,7 +9,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from broker import jars
-from music_streaming.parts import Part, bill, debian_packages, is_of, java_archives, python_distributions
+from music_streaming.board.sbom import Part, bill, debian_packages, is_of, java_archives, python_distributions
 
 
 def named(parts, name: str) -> Part:

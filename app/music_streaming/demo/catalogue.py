@@ -20,8 +20,8 @@ import numpy as np
 from faker import Faker
 from faker.config import AVAILABLE_LOCALES
 
+from music_streaming.demo.rng import Floats, Ints, generator, normal, pick, running
 from music_streaming.error import MusicError
-from music_streaming.generate_chance import Floats, Ints, generator, normal, pick, running
 
 LOCALES = (
     "en_US",

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from music_streaming.country import region_of
+from music_streaming.demo.expected import COUNTS, TABLES, Truth, compare, read_header, read_rows
+from music_streaming.demo.world import Dirt, World
 from music_streaming.event import parse_time
-from music_streaming.generate import Dirt, World
-from music_streaming.truth import COUNTS, TABLES, Truth, compare, read_header, read_rows
 from verdict import check
 
 DAY_MS = 86_400_000

@@ -19,15 +19,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from music_streaming.board.status import ends_of_topic
 from music_streaming.error import MusicError
 from music_streaming.settings import ProducerSettings, Settings
-from music_streaming.status import ends_of_topic
 from music_streaming.topic import Topic, wanted_topics
 
 if TYPE_CHECKING:
     from kafka.producer.future import FutureRecordMetadata
 
-    from music_streaming.generate import Block
+    from music_streaming.demo.world import Block
 
 READER = "superset_reader"
 DAY_MS = 86_400_000
@@ -60,8 +60,8 @@ class Plan:
     @classmethod
     def of(cls, settings: Settings, now: datetime) -> Plan:
         """The history that ends with the last whole hour."""
-        from music_streaming.generate import VERSION, World, floor_hour  # noqa: PLC0415  loads numpy
-        from music_streaming.producer import dirt_of  # noqa: PLC0415
+        from music_streaming.demo.producer import dirt_of  # noqa: PLC0415
+        from music_streaming.demo.world import VERSION, World, floor_hour  # noqa: PLC0415  loads numpy
 
         wanted = settings.producer
         end_ms = floor_hour(int(now.timestamp() * 1000))
@@ -84,7 +84,7 @@ class Plan:
     @classmethod
     def read(cls, path: Path) -> Plan | None:
         """The plan of an earlier run; None where there is none that this version can repeat."""
-        from music_streaming.generate import VERSION  # noqa: PLC0415
+        from music_streaming.demo.world import VERSION  # noqa: PLC0415
 
         with contextlib.suppress(FileNotFoundError, KeyError, TypeError, ValueError):
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -153,9 +153,9 @@ def _backfill(settings: Settings, report: Callable[[Progress], None]) -> list[st
     if target.exists():  # another run was quicker
         return []
 
-    from music_streaming.generate import Dirt  # noqa: PLC0415  loads numpy
-    from music_streaming.producer import world_of  # noqa: PLC0415
-    from music_streaming.truth import Truth  # noqa: PLC0415
+    from music_streaming.demo.expected import Truth  # noqa: PLC0415
+    from music_streaming.demo.producer import world_of  # noqa: PLC0415
+    from music_streaming.demo.world import Dirt  # noqa: PLC0415  loads numpy
 
     plan, since_ms = _plan(settings)
     plan.write(plan_file(settings))
@@ -286,7 +286,7 @@ def _send(settings: Settings, blocks: Iterator[Block], lag: Lag) -> None:
     """Send as fast as Kafka and the job take it."""
     from kafka.errors import KafkaError  # noqa: PLC0415
 
-    from music_streaming.producer import close_client, kafka_client, partitioner  # noqa: PLC0415
+    from music_streaming.demo.producer import close_client, kafka_client, partitioner  # noqa: PLC0415
 
     topic = wanted_topics(settings.kafka, settings.paths.files)[0]
     # Answers with a sentence where there is no broker or topic; the producing client would only wait.

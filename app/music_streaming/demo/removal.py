@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from music_streaming.history import Lag, plan_file, truth_file
-from music_streaming.status import ends_of_topic
+from music_streaming.board.status import ends_of_topic
+from music_streaming.demo.backfill import Lag, plan_file, truth_file
 
 if TYPE_CHECKING:
     from music_streaming.settings import Settings

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from conftest import FILES, free_port
-from music_streaming import dashboard_export
-from music_streaming.dashboard import (
+from music_streaming.dashboards import export
+from music_streaming.dashboards.bundle import (
     KINDS,
     TIME_ZONE_MARK,
     Bundle,
@@ -27,10 +27,10 @@ from music_streaming.dashboard import (
     shown_charts,
     to_zip,
 )
-from music_streaming.dashboard_lint import lint
-from music_streaming.dashboard_query import chart_query
+from music_streaming.dashboards.chart import chart_query
+from music_streaming.dashboards.lint import lint
+from music_streaming.dashboards.superset import SupersetError
 from music_streaming.settings import PathSettings, PostgresSettings, Settings, SupersetSettings
-from music_streaming.superset import SupersetError
 
 FOLDER = FILES / "dashboards"
 ELSEWHERE = "00000000-0000-5000-8000-000000000000"
@@ -366,7 +366,7 @@ def berlin() -> Settings:
 
 def test_export_of_what_nobody_edited_changes_no_file(shipped: Bundle, berlin: Settings) -> None:
     ready = resolve(shipped, berlin)
-    assert dashboard_export.changed_files(shipped.files, ready.files, exported_by_superset(ready)) == {}
+    assert export.changed_files(shipped.files, ready.files, exported_by_superset(ready)) == {}
 
 
 def test_export_brings_an_edit_back_and_nothing_else(shipped: Bundle, berlin: Settings) -> None:
@@ -375,11 +375,11 @@ def test_export_brings_an_edit_back_and_nothing_else(shipped: Bundle, berlin: Se
     path, marked = next((p, c) for p, c in shipped.of("datasets").items() if marks(c))
     edited = next(content for content in exported.values() if content["uuid"] == marked["uuid"])
     edited["description"] = "Edited in Superset"
-    changed = dashboard_export.changed_files(shipped.files, ready.files, exported)
+    changed = export.changed_files(shipped.files, ready.files, exported)
     assert list(changed) == [path]
     # The mark is back where its text was not touched, and the file says the same but for the edit.
     assert marks(changed[path]) == marks(marked)
-    again = yaml.safe_load(dashboard_export.to_yaml(changed[path]))
+    again = yaml.safe_load(export.to_yaml(changed[path]))
     assert again == marked | {"description": "Edited in Superset"}
 
 
@@ -399,7 +399,7 @@ def test_export_takes_a_new_chart_along(shipped: Bundle, berlin: Settings) -> No
     board["position"]["GRID_ID"]["children"].append("ROW-new")
     board["metadata"]["timed_refresh_immune_slices"] = [7777]
 
-    changed = dashboard_export.changed_files(shipped.files, ready.files, exported)
+    changed = export.changed_files(shipped.files, ready.files, exported)
     assert set(changed) == {"dashboards/live.yaml", "charts/live/brand_new_chart.yaml"}
     assert lint(Bundle(FOLDER, shipped.files | changed)) == []
     nodes = (node for node in live(shipped)["position"].values() if isinstance(node, dict))

@@ -24,11 +24,11 @@ from typing import Any
 
 import yaml
 
-from music_streaming import dashboard_export
-from music_streaming.dashboard_query import chart_query
+from music_streaming.dashboards import export
+from music_streaming.dashboards.chart import chart_query
+from music_streaming.dashboards.superset import Superset, SupersetError, read_yaml
 from music_streaming.error import MusicError
 from music_streaming.settings import Settings
-from music_streaming.superset import Superset, SupersetError, read_yaml
 
 Document = dict[str, Any]
 
@@ -200,7 +200,7 @@ def import_bundle(settings: Settings, folder: Path, *, force: bool = False) -> I
 
 def checked(bundle: Bundle) -> Bundle:
     """The same bundle, or a DashboardError with everything that lint finds in it."""
-    from music_streaming.dashboard_lint import lint  # noqa: PLC0415  lint knows bundles
+    from music_streaming.dashboards.lint import lint  # noqa: PLC0415  lint knows bundles
 
     if problems := lint(bundle):
         raise DashboardError("\n".join([f"Dashboards: {len(problems)} faults in {bundle.folder}", *problems]))
@@ -230,7 +230,7 @@ def exported_digest(superset: Superset, bundle: Bundle) -> str | None:
         return None
     exported = superset.export_dashboards(sorted(ids.values()))
     for part in exported.values():
-        for name in dashboard_export.INSTANCE_METADATA & part.get("metadata", {}).keys():
+        for name in export.INSTANCE_METADATA & part.get("metadata", {}).keys():
             del part["metadata"][name]
     content = sorted(json.dumps(part, sort_keys=True, default=str) for part in exported.values())
     return hashlib.sha256("\n".join(content).encode()).hexdigest()
@@ -371,13 +371,13 @@ def export_bundle(settings: Settings, folder: Path) -> list[Path]:
         exported = superset.export_dashboards(sorted(item["id"] for item in found))
     ready = resolve(bundle, settings).files
     files = copy.deepcopy(bundle.files)
-    changed = dashboard_export.changed_files(bundle.files, ready, exported)
+    changed = export.changed_files(bundle.files, ready, exported)
     files.update(changed)
     checked(Bundle(folder, files))
     for path, content in changed.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(dashboard_export.to_yaml(content), encoding="utf-8")
+        target.write_text(export.to_yaml(content), encoding="utf-8")
     return [folder / path for path in changed]
 
 

@@ -332,14 +332,14 @@ def _times(seen: Snapshot, settings: Settings) -> Iterator[Check]:
 
 
 def compare_with_truth(settings: Settings, path: Path) -> Sample:
-    """Compare the tables with the truth file of a generated history (music_streaming.truth).
+    """Compare the tables with the truth file of a generated history (music_streaming.demo.expected).
 
     Live plays that fall into the history's windows (those of phones that were offline, or begun before its
     end) are known by their event_ids and taken off again; listeners are then not compared in their rows, for
     a sketch forgets nobody. So only windows whose raw plays have not expired can be compared: MusicError
     where there are none.
     """
-    from music_streaming.truth import compare, read_header  # noqa: PLC0415  brings the generator
+    from music_streaming.demo.expected import compare, read_header  # noqa: PLC0415  brings the generator
 
     hours = [datetime.fromisoformat(hour) for hour in read_header(path)["hours"]]
     with snapshot(settings) as seen:

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
+from music_streaming.board.trace import BrokenLinkError, trace
 from music_streaming.settings import Settings
-from music_streaming.trace import BrokenLinkError, trace
 
 
 @pytest.mark.slow

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from music_streaming.settings import KafkaSettings, Settings
-from music_streaming.status import (
+from music_streaming.board.status import (
     Counted,
     Partition,
     Status,
@@ -22,6 +21,7 @@ from music_streaming.status import (
     show,
     size,
 )
+from music_streaming.settings import KafkaSettings, Settings
 from music_streaming.topic import ensure_topics
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

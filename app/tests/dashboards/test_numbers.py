@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from chart_sql import Board, Chart, charts
 from conftest import FILES, Database, Postgres, _create_database
-from music_streaming.generate import World
+from music_streaming.demo.world import World
 from music_streaming.query import plays
 from music_streaming.table import Batch, Rules, prepare_session, write
 

@@ -2,7 +2,7 @@
 
 The same seed, sizes and version give the same bytes on any day and machine (only a live play's event_id is
 random). How the public
-behaves is in `generate_catalogue`, `generate_listeners` and `generate_sessions`; here plays become records as
+behaves is in `catalogue`, `listeners` and `sessions`; here plays become records as
 they would arrive.
 """
 
@@ -18,12 +18,12 @@ from typing import BinaryIO, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from music_streaming import generate_catalogue, generate_listeners
-from music_streaming.event import SUBSCRIPTION_TYPES
-from music_streaming.generate_catalogue import LOCALES
-from music_streaming.generate_chance import Ints, generator, log_uniform, scatter
-from music_streaming.generate_listeners import DEVICES
-from music_streaming.generate_sessions import (
+from music_streaming.demo.catalogue import LOCALES
+from music_streaming.demo.catalogue import build as build_catalogue
+from music_streaming.demo.listeners import DEVICES
+from music_streaming.demo.listeners import build as build_listeners
+from music_streaming.demo.rng import Ints, generator, log_uniform, scatter
+from music_streaming.demo.sessions import (
     DAY_MS,
     END_REASONS,
     HOUR_MS,
@@ -35,6 +35,7 @@ from music_streaming.generate_sessions import (
     begun_on,
     plays,
 )
+from music_streaming.event import SUBSCRIPTION_TYPES
 
 VERSION = 3  # goes up with every change of what a seed gives
 # Measured: plays for each session that a listener is inclined to (some would overlap and are dropped); plays
@@ -103,7 +104,7 @@ class Arrivals(NamedTuple):
 
 
 class Ledger(Protocol):
-    """Who keeps account of what was generated (`truth.Truth`)."""
+    """Who keeps account of what was generated (`expected.Truth`)."""
 
     def add(self, arrivals: Arrivals) -> None: ...
 
@@ -122,8 +123,8 @@ class World:
         artists: int = 4_000,
     ) -> None:
         self.seed = seed
-        self.catalogue = generate_catalogue.build(seed, locales, artists)
-        self.listeners = generate_listeners.build(seed, listeners)
+        self.catalogue = build_catalogue(seed, locales, artists)
+        self.listeners = build_listeners(seed, listeners)
         self._charts: dict[int, Charts] = {}
         self._sessions: dict[int, Sessions] = {}
         self._keys = [user_id.encode() for user_id in self.listeners.user_ids]

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from music_streaming.dashboard import (
+from music_streaming.dashboards.bundle import (
     PASSWORD_MASK,
     SLUG_PREFIX,
     TIME_ZONE_MARK,
@@ -21,8 +21,8 @@ from music_streaming.dashboard import (
     Document,
     marks,
 )
-from music_streaming.dashboard_export import INSTANCE_PARAMS, KEYS, dicts_within
-from music_streaming.dashboard_query import chart_columns, chart_metrics, order_columns
+from music_streaming.dashboards.chart import chart_columns, chart_metrics, order_columns
+from music_streaming.dashboards.export import INSTANCE_PARAMS, KEYS, dicts_within
 
 # Every key of a file has to be stated: Superset fails without some of them, and a key that is left out keeps
 # whatever somebody set in the web interface.

@@ -29,9 +29,9 @@ from music_streaming.settings import KafkaSettings, ProducerSettings, Settings
 from music_streaming.topic import admin, end_offsets, knock, wanted_topics
 
 if TYPE_CHECKING:
-    from music_streaming.generate import Dirt, World
+    from music_streaming.demo.world import Dirt, World
 
-log = logging.getLogger("music_streaming.producer")
+log = logging.getLogger("music_streaming.demo.producer")
 
 REPORT_SECONDS = 60.0
 STATUS_SECONDS = 5.0
@@ -333,7 +333,7 @@ def partitioner(client: KafkaProducer, topic: str) -> Callable[[bytes], int]:
 
 def world_of(wanted: ProducerSettings) -> World:
     """The public of the settings."""
-    from music_streaming.generate import World  # noqa: PLC0415  its numpy start is not for importers
+    from music_streaming.demo.world import World  # noqa: PLC0415  its numpy start is not for importers
 
     return World(
         seed=wanted.seed,
@@ -345,7 +345,7 @@ def world_of(wanted: ProducerSettings) -> World:
 
 def dirt_of(wanted: ProducerSettings) -> Dirt:
     """The dirt of the settings."""
-    from music_streaming.generate import CLEAN, Dirt  # noqa: PLC0415
+    from music_streaming.demo.world import CLEAN, Dirt  # noqa: PLC0415
 
     return Dirt(wanted.late, wanted.duplicate, wanted.malformed, wanted.ahead) if wanted.dirt else CLEAN
 

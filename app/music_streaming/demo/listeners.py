@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from music_streaming.demo.catalogue import GENRES
+from music_streaming.demo.rng import Floats, Ints, find, generator, normal, pick, running
 from music_streaming.error import MusicError
 from music_streaming.event import AGE_GROUPS, DEVICE_TYPES
-from music_streaming.generate_catalogue import GENRES
-from music_streaming.generate_chance import Floats, Ints, find, generator, normal, pick, running
 
 # country: (share of listeners, share of iOS among phones, time zones with their shares)
 COUNTRIES: dict[str, tuple[float, float, dict[str, float]]] = {

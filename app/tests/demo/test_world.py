@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 import music_streaming
+from music_streaming.demo.catalogue import AWKWARD
+from music_streaming.demo.sessions import begun_on
+from music_streaming.demo.world import CLEAN, USUAL, Dirt, Record, World, floor_hour, write_jsonl
 from music_streaming.error import MusicError
 from music_streaming.event import FIELD_NAMES, parse_time
-from music_streaming.generate import CLEAN, USUAL, Dirt, Record, World, floor_hour, write_jsonl
-from music_streaming.generate_catalogue import AWKWARD
-from music_streaming.generate_sessions import begun_on
 from verdict import check
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -55,7 +55,7 @@ def time_ms(event: dict[str, Any]) -> int:
 
 DIGEST = """
 import hashlib, sys
-from music_streaming.generate import World
+from music_streaming.demo.world import World
 world = World(seed=42, listeners=150, locales=("en_US", "ja_JP", "ar_EG", "et_EE"))
 digest = hashlib.sha256()
 for block in world.history({start}, {end}):

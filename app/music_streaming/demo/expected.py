@@ -23,12 +23,12 @@ import numpy as np
 import pydantic_core
 
 from music_streaming.country import region_of
+from music_streaming.demo.catalogue import GENRES
+from music_streaming.demo.listeners import COUNTRIES, DEVICES
+from music_streaming.demo.rng import Ints
+from music_streaming.demo.sessions import HOUR_MS
+from music_streaming.demo.world import VERSION, Arrivals, World
 from music_streaming.event import AGE_GROUPS, SUBSCRIPTION_TYPES
-from music_streaming.generate import VERSION, Arrivals, World
-from music_streaming.generate_catalogue import GENRES
-from music_streaming.generate_chance import Ints
-from music_streaming.generate_listeners import COUNTRIES, DEVICES
-from music_streaming.generate_sessions import HOUR_MS
 
 COUNTS = ("streams", "completions", "skips", "likes", "listened_ms", "duration_ms")
 # table: (window in minutes, what the rest of the key is, besides window_start and source)

@@ -22,9 +22,9 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from music_streaming.event import DEVICE_TYPES
-from music_streaming.generate_catalogue import FRESH_DAYS, Catalogue
-from music_streaming.generate_chance import (
+from music_streaming.demo.catalogue import FRESH_DAYS, Catalogue
+from music_streaming.demo.listeners import ZONES, Listeners
+from music_streaming.demo.rng import (
     Floats,
     Ints,
     find,
@@ -36,7 +36,7 @@ from music_streaming.generate_chance import (
     running,
     scatter,
 )
-from music_streaming.generate_listeners import ZONES, Listeners
+from music_streaming.event import DEVICE_TYPES
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 _QUARTER_MS = 900_000
@@ -95,7 +95,7 @@ _WEEKEND = (
     63,
 )
 _VOLUME = np.array([0.97, 0.97, 0.99, 1.01, 1.08, 1.05, 0.93])  # Monday first
-# Chronotypes of generate_listeners: favourite hour, width in hours.
+# Chronotypes of `listeners`: favourite hour, width in hours.
 _FAVOURITE = ((7.5, 3.0), (12.5, 3.2), (19.0, 2.6), (23.5, 3.2))
 
 _MEDIAN_MINUTES, _LENGTH_SPREAD, _LONGEST_MINUTES = 25.0, 0.7, 300.0

@@ -15,7 +15,15 @@ import pytest
 from kafka import KafkaConsumer
 
 from broker import Broker
-from music_streaming.producer import Counts, Ledger, Producer, close_client, kafka_client, notify, partitioner
+from music_streaming.demo.producer import (
+    Counts,
+    Ledger,
+    Producer,
+    close_client,
+    kafka_client,
+    notify,
+    partitioner,
+)
 from music_streaming.settings import KafkaSettings, PathSettings, ProducerSettings, Settings
 from music_streaming.topic import ensure_topics
 
@@ -140,7 +148,7 @@ def test_the_rate_is_honoured(run, broker, topic, rate):
 
 @pytest.mark.slow
 def test_a_missing_or_dying_broker_costs_no_event_and_no_memory(run, own_broker, topic, caplog):
-    caplog.set_level("INFO", "music_streaming.producer")
+    caplog.set_level("INFO", "music_streaming.demo.producer")
     running = run(own_broker, topic, rate=2000, make=False, buffer_events=1000, flush_seconds=1)
     wait_until("a word about the missing broker", lambda: "waiting for Kafka" in caplog.text)
     own_broker.start()
@@ -256,7 +264,7 @@ def test_the_service_is_ready_without_a_broker_and_stops_when_told(tmp_path, fil
             "PYTHONPATH": str(files.parent / "app"),
         }
         with subprocess.Popen(
-            [sys.executable, "-m", "music_streaming.producer"],
+            [sys.executable, "-m", "music_streaming.demo.producer"],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,0 +1,1 @@
+"""The dashboards as code: files and Superset, in both directions."""
