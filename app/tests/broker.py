@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -23,33 +24,56 @@ with warnings.catch_warnings():
 IMAGE = Path(__file__).parents[2] / "files" / "images" / "kafka"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "music-streaming"
 START_SECONDS = 60
+# Less than a test may take, so that what was said is shown.
+FETCH_SECONDS = 240
 
 
 def jars(image: Path = IMAGE) -> Path:
-    """The folder with the jars of an image, by default the broker's; fetched once and checked as in the image."""
+    """The folder with the jars of an image, by default the broker's; fetched once and checked as in the image.
+
+    Raises RuntimeError with what Ivy or the check said.
+    """
     pinned = (image / "jars.sha256").read_bytes()
     folder = CACHE / f"{image.name}-jars-{hashlib.sha256(pinned).hexdigest()[:12]}"
     if folder.exists():
         return folder
+    CACHE.mkdir(parents=True, exist_ok=True)
+    # Whoever comes second waits for the first one's jars; the lock goes with its process.
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=CACHE) as partial:
+                _fetch(image, Path(partial)).rename(folder)
+    return folder
+
+
+def _fetch(image: Path, scratch: Path) -> Path:
+    """Fetch the jars of `image` into a new folder in `scratch`, where Ivy has its cache, too: it cannot share one."""
+    wanted = scratch / "jars"
+    wanted.mkdir()
     # Spark brings Ivy along, which the image takes from its distribution.
     ivy = Path(pyspark.__file__).parent / "jars" / "*"
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-    command = [
+    fetch = [
         "java", "-cp", str(ivy), "org.apache.ivy.Main", "-warn", "-ivy", str(image / "ivy.xml"),
-        "-confs", "run", "-types", "jar", "bundle",
-        "-retrieve", f"{partial}/[artifact]-[revision](-[classifier]).[ext]",
+        "-cache", str(scratch / "ivy"), "-confs", "run", "-types", "jar", "bundle",
+        "-retrieve", f"{wanted}/[artifact]-[revision](-[classifier]).[ext]",
     ]  # fmt: skip
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
-        subprocess.run(
-            ["sha256sum", "--quiet", "--check", image / "jars.sha256"], cwd=partial, check=True, timeout=60
-        )
-        # Another run may have been quicker.
-        if not folder.exists():
-            partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
+    check = ["sha256sum", "--quiet", "--check", str(image / "jars.sha256")]
+    for command, folder in ((fetch, scratch), (check, wanted)):
+        try:
+            done = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, check=False, timeout=FETCH_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(
+                f"Found the jars of {image.name} not fetched after {FETCH_SECONDS} s. Last words: {error.stdout!r}"
+            ) from error
+        if done.returncode:
+            raise RuntimeError(
+                f"Found exit code {done.returncode} of {command[0]} fetching the jars of {image.name}, wanted the jars of "
+                f"{image / 'jars.sha256'} from Maven Central. It said:\n{done.stdout}{done.stderr}"
+            )
+    return wanted
 
 
 def free_ports(count: int) -> list[int]:
