@@ -15,7 +15,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MUSIC_CACHE := $(CACHE)
 
-.PHONY: help setup up check down ssh test test-app test-slow test-board test-faults lint docs lock bench clean
+.PHONY: help setup up check down ssh test test-all test-app test-slow test-board test-faults test-fresh lint docs lock bench clean
 
 help: ## show these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -62,13 +62,18 @@ test-faults: setup-test ## faults under load on a board of their own, in the ord
 	python molecule/tests/faults.py --board faults --rounds $(or $(ROUNDS),1) --seed $(or $(SEED),1)
 	@$(MAKE) --no-print-directory down BOARD=faults
 
+test-fresh: ## the README's two commands from a clean clone, with an empty home folder
+	molecule/fresh
+
+test-all: test test-fresh test-faults ## what is long as well: three hours on two cores
+
 lint: setup-test ## style and types
 	yamllint --strict .
 	ansible-lint -q --config-file .config/ansible-lint.yml
 	ruff check app bench molecule
 	ruff format --check app bench molecule
 	mypy
-	shellcheck molecule/board roles/*/files/usr/local/libexec/music/{wait-ready,watch-containers,kafka-room}
+	shellcheck molecule/board molecule/fresh roles/*/files/usr/local/libexec/music/{wait-ready,watch-containers,kafka-room}
 
 docs: setup-test ## write the generated parts of the docs
 	python app/tests/docs.py
