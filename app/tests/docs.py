@@ -11,7 +11,7 @@ import yaml
 PROJECT = Path(__file__).parents[2]
 SETTINGS = PROJECT / "docs/settings.md"
 # In the order of the flow.
-ROLES = ["board", "docker", "firewall", "image", "kafka", "postgres", "spark", "pipeline", "superset"]
+ROLES = ["board", "docker", "firewall", "_image", "kafka", "postgres", "spark", "pipeline", "superset"]
 # Arguments that other roles give; nobody sets them in an inventory.
 INTERNAL = {
     "image_name", "image_base", "image_context", "image_build_args", "image_ahead", "image_copied",
