@@ -16,10 +16,14 @@ from typing import Any
 import httpx
 import pytest
 
+from snapshot import Snapshot
+
 PROJECT = Path(__file__).parents[2]
-NAME = "test"
+NAME = os.environ.get("MUSIC_TEST_BOARD", "test")
 # On the board; gone with its next boot.
 SCRIPTS = "/run/board-tests"
+# The board as it was before anything was installed; the story `bare` notes it for `removed`.
+BARE = PROJECT / ".cache/bare-board.json"
 CONTAINERS = ["kafka", "postgres", "spark-master", "spark-worker", "metrics", "superset"]
 UNITS = [f"music-{name}.service" for name in [*CONTAINERS, "producer", "watch"]]
 
@@ -72,6 +76,12 @@ class Board:
         self.send(SCRIPTS, "on_board.py", "account_file.py", name)
         command = f"sudo /opt/music/venv/bin/python {SCRIPTS}/{name} {' '.join(arguments)}"
         found: dict[str, Any] = json.loads(self.ssh(command, timeout=timeout).stdout)
+        return found
+
+    def snapshot(self) -> Snapshot:
+        """What an installation could change of the system (see snapshot.py)."""
+        script = (PROJECT / "molecule/tests/snapshot.py").read_text(encoding="utf-8")
+        found: Snapshot = json.loads(self.ssh(f"sudo python3 - <<'SCRIPT'\n{script}\nSCRIPT").stdout)
         return found
 
     def send(self, folder: str, *names: str) -> None:

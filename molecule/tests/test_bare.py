@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
+
+from conftest import BARE
+from snapshot import changes
 
 REFUSALS = [
     ("pipeline_producer_rate=quick", "pipeline_producer_rate"),
@@ -52,6 +56,35 @@ def test_port_of_another_program_is_refused(board, play):
     assert "changed=0" in done.stdout
 
 
-def test_dry_run_passes(play):
+def test_the_comparison_sees_what_a_run_could_change(board):
+    before = board.snapshot()
+    board.ssh(
+        "sudo sh -ec 'cp -a /etc/passwd /run/passwd; echo canary:x:999:999::/:/bin/sh >>/etc/passwd; mkdir /opt/canary;"
+        ' printf "[Service]\\nExecStart=true\\n" >/etc/systemd/system/canary.service; chmod 600 /etc/issue;'
+        ' sed -i "s/^Status: install ok/Status: hold ok/" /var/lib/dpkg/status\''
+    )
+    try:
+        seen = changes(before, board.snapshot())
+    finally:
+        board.ssh(
+            "sudo sh -ec 'mv /run/passwd /etc/passwd; rmdir /opt/canary; rm /etc/systemd/system/canary.service;"
+            ' chmod 644 /etc/issue; sed -i "s/^Status: hold ok/Status: install ok/" /var/lib/dpkg/status\''
+        )
+    for change in (
+        "files /etc/passwd:",
+        "files /opt/canary: absent became",
+        "files /etc/issue: -rw-r--r-- ",
+        "units canary.service: absent became",
+        "users canary: absent became",
+        "packages bash:",
+    ):
+        assert [line for line in seen if line.startswith(change)], (change, seen)
+    assert changes(before, board.snapshot()) == []
+
+
+def test_a_dry_run_passes_and_changes_nothing(board, play):
+    before = board.snapshot()
     done = play("site.yml", "--check", "--diff")
     assert done.returncode == 0, done.stdout[-5000:]
+    assert changes(before, board.snapshot()) == []
+    BARE.write_text(json.dumps(before), encoding="utf-8")
