@@ -103,9 +103,6 @@ MAX_BYTES = 65_536
 RAW_LIMIT = 8192
 """Bytes of a rejected event that are kept."""
 
-METRIC_WINDOW = timedelta(minutes=5)
-CONTENT_WINDOW = timedelta(hours=1)
-
 _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _TIME = re.compile(r"(?!0000)\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _NAMESPACE = UUID("8a5f3c1e-6f0b-4d57-9b43-2f6f0f6f5a11")

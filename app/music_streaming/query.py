@@ -15,6 +15,7 @@ from pyspark.sql import types as st
 
 from music_streaming import event
 from music_streaming.country import REGIONS, UNKNOWN_REGION, codes_of
+from music_streaming.metrics import WINDOWS
 
 # What the query needs of its session, whoever makes it.
 SESSION = {
@@ -95,22 +96,21 @@ def plays(
         )
         .withColumn("doubt", _in_doubt(future_tolerance_seconds))
     )
-    return (
-        judged.select(
-            "partition",
-            "offset",
-            "kafka_time",
-            sf.when(~sf.col("doubt"), sf.struct(*_stored())).alias("play"),
-            sf.when(sf.col("doubt"), sf.substring("value", 1, event.MAX_BYTES + 1)).alias("value"),
-            sf.octet_length("value").alias("value_length"),
-            sf.xxhash64("e.user_id").alias("listener"),
-            # window() leaves out rows without a time. What is dated ahead is in doubt: it moves no watermark.
-            sf.when(sf.col("doubt"), sf.lit(event.FIRST_TIME)).otherwise(sf.col("time")).alias("event_time"),
-        )
-        .withWatermark("event_time", f"{watermark_delay_seconds} seconds")
-        .withColumn("metric_window", _start(event.METRIC_WINDOW.total_seconds()))
-        .withColumn("content_window", _start(event.CONTENT_WINDOW.total_seconds()))
-    )
+    rows = judged.select(
+        "partition",
+        "offset",
+        "kafka_time",
+        sf.when(~sf.col("doubt"), sf.struct(*_stored())).alias("play"),
+        sf.when(sf.col("doubt"), sf.substring("value", 1, event.MAX_BYTES + 1)).alias("value"),
+        sf.octet_length("value").alias("value_length"),
+        sf.xxhash64("e.user_id").alias("listener"),
+        # window() leaves out rows without a time. What is dated ahead is in doubt: it moves no watermark.
+        sf.when(sf.col("doubt"), sf.lit(event.FIRST_TIME)).otherwise(sf.col("time")).alias("event_time"),
+    ).withWatermark("event_time", f"{watermark_delay_seconds} seconds")
+    # One by one: two windows in one step would multiply the rows.
+    for name, width in WINDOWS.items():
+        rows = rows.withColumn(name, _start(width.total_seconds()))
+    return rows
 
 
 def _start(seconds: float) -> Column:

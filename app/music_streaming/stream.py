@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import tenacity
 
-from music_streaming import query, table
+from music_streaming import offsets, query, table
 from music_streaming.error import MusicError
 from music_streaming.settings import Settings
-from music_streaming.topic import TopicState, admin, knock, reader, topic_identity, topic_state
+from music_streaming.topic import admin, knock, reader, topic_identity, topic_state
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,26 +113,6 @@ def offsets_by_time(bootstrap: str, topic: str, times: Mapping[int, dt.datetime]
     with reader(bootstrap) as consumer:
         found = consumer.offsets_for_times(asked)
     return {part.partition: at.offset if at else None for part, at in found.items()}
-
-
-def starting_offsets(
-    stored: table.Stored | None, kafka: TopicState, later: Mapping[int, int | None]
-) -> dict[int, int]:
-    """Where reading starts in each partition.
-
-    stored: what PostgreSQL remembers. later: the first offset appended after the newest record that it has
-    seen. After a power cut the broker may have lost its newest records and given their offsets to others;
-    those are then found by time. Going back too far is harmless: plays are known by their event_id.
-    """
-    if stored is None or stored.topic_id != kafka.topic_id:
-        return dict(kafka.first)
-    starts = {}
-    for partition, first in kafka.first.items():
-        known = stored.next_offsets.get(partition, first)
-        end = kafka.end[partition]
-        after = later.get(partition)
-        starts[partition] = max(first, min(known, end, end if after is None else after))
-    return starts
 
 
 def session(settings: Settings, scratch: Path) -> SparkSession:
@@ -266,16 +246,16 @@ class Job:
     def _begin(self) -> None:
         """Compare what PostgreSQL remembers with what Kafka has, and store where reading starts."""
         bootstrap = self.settings.kafka.bootstrap
-        stored = table.stored_offsets(self._connection, self.topic)
+        stored = offsets.stored_offsets(self._connection, self.topic)
         kafka = topic_state(bootstrap, self.topic)
         times = stored.newest_kafka_times if stored and stored.topic_id == kafka.topic_id else {}
         later = offsets_by_time(bootstrap, self.topic, times) if times else {}
         # A partition without any remembered time has lost nothing that PostgreSQL has seen.
         later = {number: later.get(number) if number in times else kafka.end[number] for number in kafka.end}
-        starts = starting_offsets(stored, kafka, later)
+        starts = offsets.starting_offsets(stored, kafka, later)
         if stored is None or stored.topic_id != kafka.topic_id or dict(stored.next_offsets) != starts:
             log.info("topic %s, id %s: starting at %s", self.topic, kafka.topic_id, starts)
-            table.set_offsets(self._connection, self.topic, kafka.topic_id, stored, starts)
+            offsets.set_offsets(self._connection, self.topic, kafka.topic_id, stored, starts)
         self._expected = dict(starts)
         self._topic_id = kafka.topic_id
 
@@ -443,7 +423,7 @@ class Job:
         with self._asking:
             found = ask(topic_identity, self._kafka, self.topic)
         if found != self._topic_id:
-            raise table.TopicRecreatedError.of(
+            raise offsets.TopicRecreatedError.of(
                 f"Topic {self.topic}",
                 found=f"id {found}",
                 wanted=f"id {self._topic_id}, which this query reads",

@@ -14,9 +14,8 @@ from broker import Broker
 from conftest import Database
 from driver import Driver
 from music_streaming import event
-from music_streaming.stream import TopicState, starting_offsets
-from music_streaming.table import Stored
-from music_streaming.topic import Topic, admin, apply_topics
+from music_streaming.offsets import Stored, starting_offsets
+from music_streaming.topic import Topic, TopicState, admin, apply_topics
 from tail import cut_tail
 
 NOW = dt.datetime.now(dt.UTC)

@@ -17,19 +17,14 @@ import pytest
 from conftest import Database
 from malformed import sample
 from music_streaming import event
-from music_streaming.table import (
-    METRICS,
-    Batch,
+from music_streaming.metrics import TABLES, WINDOWS
+from music_streaming.offsets import (
     OffsetsMovedBackError,
-    Outcome,
-    Rules,
     TopicRecreatedError,
-    housekeep,
-    prepare_session,
     set_offsets,
     stored_offsets,
-    write,
 )
+from music_streaming.table import Batch, Outcome, Rules, housekeep, prepare_session, write
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
 TOPIC, TOPIC_ID = "plays", "id-1"
@@ -87,8 +82,8 @@ def rows(*events: Any, partition: int = 0, start: int = 0, certain: bool = True)
         if isinstance(sent, dict) and certain:
             judged = event.judge(value or b"", NOW)
             row |= {"play": judged, "value": None, "event_time": judged["event_time"]}
-            row["metric_window"] = event.window_start(judged["event_time"], event.METRIC_WINDOW)
-            row["content_window"] = event.window_start(judged["event_time"], event.CONTENT_WINDOW)
+            for name, width in WINDOWS.items():
+                row[name] = event.window_start(judged["event_time"], width)
         made.append(row)
     return pa.Table.from_pylist(made, ROWS)
 
@@ -121,7 +116,7 @@ def test_one_batch(database: Database, writer: Any) -> None:
     assert exact(database) == 50
     columns = "streams, completions, skips, likes, listened_ms, duration_ms"
     sums = ", ".join(f"sum({name})" for name in columns.split(", "))
-    for table, _, _ in METRICS:
+    for table in (table.name for table in TABLES):
         assert database.rows(f"SELECT {sums} FROM {table}") == [(50, 50, 0, 0, 47_500, 50_000)]
         listeners = database.value(f"SELECT round(hll_cardinality(hll_union_agg(listeners))) FROM {table}")
         assert listeners == 7
