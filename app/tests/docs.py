@@ -17,13 +17,9 @@ INTERNAL = {
     "image_name", "image_base", "image_context", "image_build_args", "image_ahead", "image_copied",
     "image_loading",
 }  # fmt: skip
-WIRING = {
-    "base_extra_ca_certificates": "Extra CA certificates for board and images: files on the control node.",
-    "music_data_root": "Folder on the board for all data; set it before the first run.",
-    "music_display_time_zone": "Time zone in which times are shown; everything is stored in UTC.",
-    "music_images_cache": "Folder on the control node that keeps built images for the next board; empty keeps none.",
-    "music_superset_port": "Port of the dashboards.",
-}
+WIRING: dict[str, dict[str, object]] = yaml.safe_load(
+    (PROJECT / "playbooks/vars/wiring.yml").read_text(encoding="utf-8")
+)["wiring_specs"]
 
 
 def options(role: str) -> dict[str, dict[str, object]]:
@@ -37,7 +33,9 @@ def settings_table() -> str:
     """The table of all settings, in Markdown."""
     wiring = yaml.safe_load((PROJECT / "playbooks/group_vars/all.yml").read_text(encoding="utf-8"))
     rows = ["| setting | default | what |", "|---|---|---|"]
-    rows += [f"| `{name}` | {_cell(wiring[name])} | {text} |" for name, text in WIRING.items()]
+    rows += [
+        f"| `{name}` | {_cell(wiring[name])} | {option['description']} |" for name, option in WIRING.items()
+    ]
     for role in ROLES:
         for name, option in options(role).items():
             text = " ".join(str(option["description"]).split())
