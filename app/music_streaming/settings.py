@@ -166,10 +166,10 @@ class ProducerSettings(_Section):
 
 
 class SupersetSettings(_Section):
-    """Where Superset answers; the password of `admin_user` is the secret ``superset_admin``."""
+    """Where Superset answers, and whether it wants to be asked as by a proxy that speaks https."""
 
     url: WebAddress = "http://127.0.0.1:8088"
-    admin_user: Text = "admin"
+    https: bool = False
 
 
 class PathSettings(_Section):

@@ -12,6 +12,7 @@ import json
 import zipfile
 from functools import cached_property
 from http import HTTPStatus
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Self
 
 import httpx
@@ -40,18 +41,26 @@ class SupersetError(MusicError):
 class Superset:
     """A session of one account. Use as a context manager: it logs in on entry."""
 
-    def __init__(self, url: str, user: str, password: str) -> None:
+    def __init__(self, url: str, user: str, password: str, *, https: bool = False) -> None:
+        """`https`: Superset stands behind a proxy that speaks https; ask at `url` as that proxy would."""
         self.url = url.rstrip("/")
         self.user = user
         self._password = password
         self._http = httpx.Client(base_url=self.url, timeout=TIMEOUT_SECONDS, follow_redirects=False)
+        self._referer = self.url
+        if https:
+            self._http.headers["X-Forwarded-Proto"] = "https"
+            self._referer = self.url.replace("http://", "https://", 1)
+            # The session's cookie is marked Secure, but the way from the proxy is plain http.
+            self._http.cookies.jar.set_policy(DefaultCookiePolicy(secure_protocols=("http", "https")))
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """The board's Superset with the appliance's account; its password is the secret
         ``superset_appliance``.
         """
-        return cls(settings.superset.url, ACCOUNT, settings.secret("superset_appliance").get_secret_value())
+        password = settings.secret("superset_appliance").get_secret_value()
+        return cls(settings.superset.url, ACCOUNT, password, https=settings.superset.https)
 
     def __enter__(self) -> Self:
         answer = self._ask(
@@ -61,7 +70,7 @@ class Superset:
         )
         self._http.headers["Authorization"] = f"Bearer {answer['access_token']}"
         self._http.headers["X-CSRFToken"] = self._ask("GET", "/api/v1/security/csrf_token/")["result"]
-        self._http.headers["Referer"] = self.url
+        self._http.headers["Referer"] = self._referer
         return self
 
     def __exit__(self, *_: object) -> None:
