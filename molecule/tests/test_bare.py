@@ -27,7 +27,10 @@ REFUSALS = [
     ("music_display_time_zone=Mars/Olympus", "such as Europe/Berlin"),
     ("board_min_memory_mb=9999999", "wanted 9999999 MB"),
     ("firewall_dashboard_sources=['home']", "firewall_dashboard_sources"),
-    ("ansible_port=2222", "Found no answer"),
+    ("ansible_port=2222", "Connection refused"),
+    ("ansible_become_password=", "--ask-become-pass"),
+    ("ansible_become_password=wrong", "right password"),
+    ("board_hostname=music_box", "board_hostname"),
 ]
 
 
