@@ -3,17 +3,21 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Simulated unless HOST=pi@ADDRESS names a real board.
+# Simulated unless HOST=pi@ADDRESS names a real board; NAME is what it shall be called, ARGS go to ansible-playbook.
 HOST ?=
+NAME ?=
+ARGS ?=
 BOARD ?= music
 CACHE := $(or $(MUSIC_CACHE),$(HOME)/.cache/music-streaming)
 UV_VERSION := 0.13.9
 # Beside group_vars, so that the settings there hold for it.
-INVENTORY := inventory/board-$(or $(subst @,-,$(HOST)),$(BOARD)).yml
+INVENTORY := inventory/board-$(BOARD).yml
 PACKAGES := chromium default-jre-headless fonts-ipafont-gothic fonts-noto-core fonts-noto-color-emoji nmap postgresql shellcheck
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MUSIC_CACHE := $(CACHE)
+# Ansible wants UTF-8, whatever this computer speaks.
+export LC_ALL := C.UTF-8
 
 .PHONY: help setup up check down ssh test test-all test-app test-slow test-board test-faults test-fresh lint docs lock bench clean
 
@@ -24,12 +28,10 @@ setup: .venv/control ## install the pinned tools that site.yml needs into .venv
 
 up: setup ## set up a board (simulated, or HOST=pi@192.0.2.10) and print where its dashboards are
 	@if [ -z "$(HOST)" ]; then molecule/board up $(BOARD); fi
-	@$(MAKE) --no-print-directory $(INVENTORY)
-	ansible-playbook -i $(INVENTORY) site.yml
-	@ansible-playbook -i $(INVENTORY) playbooks/tell.yml
+	@$(run) site.yml playbooks/tell.yml -- $(ARGS)
 
-check: setup $(INVENTORY) ## follow one record through the whole flow of the board
-	ansible-playbook -i $(INVENTORY) playbooks/check.yml
+check: setup ## follow one record through the whole flow of the board
+	@$(run) playbooks/check.yml -- $(ARGS)
 
 ssh: ## run CMD='...' on the simulated board, or open a shell there
 	@molecule/board ssh $(BOARD) $(CMD)
@@ -70,8 +72,8 @@ test-all: test test-fresh test-faults ## what is long as well: three hours on tw
 lint: setup-test ## style and types
 	yamllint --strict .
 	ansible-lint -q --config-file .config/ansible-lint.yml
-	ruff check app bench molecule
-	ruff format --check app bench molecule
+	ruff check app bench molecule playbooks
+	ruff format --check app bench molecule playbooks
 	mypy
 	shellcheck molecule/board molecule/fresh roles/*/files/usr/local/libexec/music/{wait-ready,watch-containers,kafka-room}
 
@@ -89,6 +91,13 @@ bench: setup-test ## list the scripts that measure speed
 
 clean: ## remove what make made here (the cache folder of images stays)
 	rm -rf .venv .cache
+
+# Playbooks on the board, with sudo's password asked for once.
+ifeq ($(HOST),)
+run = molecule/board inventory $(BOARD) >$(INVENTORY) && python playbooks/run.py --inventory $(INVENTORY)
+else
+run = python playbooks/run.py --board '$(HOST)' $(if $(NAME),--name '$(NAME)')
+endif
 
 compile := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate --python-version 3.11 \
   --custom-compile-command "make lock"
@@ -121,11 +130,3 @@ define install
 	@.venv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes --requirement $(1)
 endef
-
-inventory/board-%.yml: FORCE
-	@if [ -z "$(HOST)" ]; then molecule/board inventory $(BOARD) >$@; \
-	else sed -e 's/192\.0\.2\.10/$(lastword $(subst @, ,$(HOST)))/' \
-	  -e 's/ansible_user: pi/ansible_user: $(firstword $(subst @, ,$(HOST)))/' inventory/hosts.example.yml >$@; fi
-
-.PHONY: FORCE
-FORCE:
