@@ -2,7 +2,7 @@
 
 No record is dropped, since its offset has to be accounted for. A row holds either a play, checked and
 normalised, or, where anything about it is in doubt, its bytes: event.judge has the last word on those
-(table.py asks it). So the plan stays small, which counts, as Spark plans it anew for each batch, and the law
+(rows.py asks it). So the plan stays small, which counts, as Spark plans it anew for each batch, and the law
 is written once. No state, no shuffle, no Python worker.
 """
 

@@ -61,7 +61,8 @@ def migrations(folder: Path) -> list[Migration]:
 def pending(connection: Any, folder: Path) -> list[Migration]:
     """The migrations of folder that the database lacks, in order; read only.
 
-    SchemaError where a released file was edited, or the database is newer than the folder.
+    SchemaError where the database is of another line of files than the folder: made before the first release,
+    by a file that was edited since, or by a newer version.
     """
     wanted = migrations(folder)
     with connection.cursor() as cursor:
@@ -70,22 +71,7 @@ def pending(connection: Any, folder: Path) -> list[Migration]:
         if cursor.fetchone()[0]:
             cursor.execute("SELECT name, sha256 FROM public.schema_migrations ORDER BY name")
             applied = dict(cursor.fetchall())
-    for migration in wanted:
-        if applied.get(migration.name, migration.sha256) != migration.sha256:
-            raise SchemaError.of(
-                "Schema",
-                found=f"{migration.name} edited after it was applied (sha256 {migration.sha256[:12]})",
-                wanted=f"sha256 {applied[migration.name][:12]}",
-                remedy="restore the file and put the change into a new numbered one.",
-            )
-    unknown = sorted(set(applied) - {migration.name for migration in wanted})
-    if unknown:
-        raise SchemaError.of(
-            "Schema",
-            found=f"{', '.join(unknown)} applied to the database but not in {folder}",
-            wanted=f"a database no newer than {wanted[-1].name}",
-            remedy="install the newer version that made it, or restore the backup taken before it.",
-        )
+    _refuse_another_line(wanted, applied, folder)
     missing = [migration for migration in wanted if migration.name not in applied]
     if missing and applied and missing[0].name < max(applied):
         raise SchemaError.of(
@@ -95,6 +81,34 @@ def pending(connection: Any, folder: Path) -> list[Migration]:
             remedy="give it the next free number.",
         )
     return missing
+
+
+def _refuse_another_line(wanted: list[Migration], applied: dict[str, str], folder: Path) -> None:
+    edited = [one for one in wanted if applied.get(one.name, one.sha256) != one.sha256]
+    unknown = sorted(set(applied) - {migration.name for migration in wanted})
+    if edited and unknown:
+        raise SchemaError.of(
+            "Schema",
+            found=f"a database made by other files of the same numbers ({edited[0].name} differs, "
+            f"{', '.join(unknown)} not in {folder}), as every version before 0.1.0 made it",
+            wanted=f"one made by {wanted[0].name} to {wanted[-1].name}, or an empty one",
+            remedy="nothing was changed. No version before 0.1.0 was released, so nothing carries its data "
+            "over: ansible-playbook playbooks/remove.yml -e remove_data=true, then run site.yml.",
+        )
+    if edited:
+        raise SchemaError.of(
+            "Schema",
+            found=f"{edited[0].name} edited after it was applied (sha256 {edited[0].sha256[:12]})",
+            wanted=f"sha256 {applied[edited[0].name][:12]}",
+            remedy="restore the file and put the change into a new numbered one.",
+        )
+    if unknown:
+        raise SchemaError.of(
+            "Schema",
+            found=f"{', '.join(unknown)} applied to the database but not in {folder}",
+            wanted=f"a database no newer than {wanted[-1].name}",
+            remedy="install the newer version that made it, or restore the backup taken before it.",
+        )
 
 
 def migrate(connection: Any, folder: Path) -> list[str]:

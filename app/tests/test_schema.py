@@ -75,6 +75,27 @@ def test_older_program_on_newer_database_is_refused(database: Database, folder: 
         migrate(connection, folder)
 
 
+def test_database_of_before_the_first_release_is_refused(database: Database, folder: Path) -> None:
+    """Eight files stood where five stand now; nothing leads from there to here, and nothing is touched."""
+    old = [migration.name for migration in migrations(folder)]
+    with contextlib.closing(database.connect("music_owner")) as connection:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("UPDATE schema_migrations SET sha256 = repeat('0', 64)")
+            cursor.executemany(
+                "INSERT INTO schema_migrations (name, sha256) VALUES (%s, repeat('0', 64))",
+                [("006_dashboards.sql",), ("007_content_rollups.sql",), ("008_removed_plays.sql",)],
+            )
+        with pytest.raises(SchemaError) as refused:
+            migrate(connection, folder)
+    for said in (
+        old[0],
+        "006_dashboards.sql, 007_content_rollups.sql, 008_removed_plays.sql",
+        "remove_data=true",
+    ):
+        assert said in str(refused.value)
+    assert database.value("SELECT count(*) FROM schema_migrations") == len(old) + 3
+
+
 def test_hole_in_the_numbers_is_refused(folder: Path) -> None:
     (folder / "002_metrics.sql").rename(folder / "099_metrics.sql")
     with pytest.raises(SchemaError, match=r"found migration 003_\w+\.sql, wanted 002_"):

@@ -25,17 +25,20 @@ CREATE TABLE ingest_state (
     updated_at  timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
 
--- Running totals per source, for ever.
+-- Running totals per source, for ever. The topic's totals never shrink, so a source remembers what was deleted again:
+-- the sum of accepted + removed over the sources is the topic's accepted.
 CREATE TABLE ingest_totals (
     source            text   PRIMARY KEY,
     accepted          bigint NOT NULL DEFAULT 0,
     duplicates        bigint NOT NULL DEFAULT 0,
     late              bigint NOT NULL DEFAULT 0,
     expired           bigint NOT NULL DEFAULT 0,
+    removed           bigint NOT NULL DEFAULT 0,
     newest_event_time timestamptz,
     updated_at        timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
 COMMENT ON COLUMN ingest_totals.expired IS 'Raw rows dropped by the retention; their metrics stay';
+COMMENT ON COLUMN ingest_totals.removed IS 'Plays deleted with their metrics (musicctl demo remove), no longer accepted';
 INSERT INTO ingest_totals (source) VALUES ('demo'), ('scrobble'), ('import');
 
 CREATE TABLE ingest_reject_totals (
@@ -95,54 +98,3 @@ CREATE TABLE ingest_gaps (
 );
 COMMENT ON TABLE ingest_gaps IS 'Records that were gone from Kafka before they were read: [from_offset, to_offset)';
 COMMENT ON COLUMN ingest_gaps.to_offset IS 'Unknown (NULL) where the topic itself was deleted';
-
--- Drops generated plays of days more than keep_days ago and adds their number to ingest_totals.expired.
--- Counting happens under a lock that lets readers pass; only the drop itself excludes them, and gives up after two
--- seconds of waiting for a long query (the job tries again later) rather than have every dashboard queue behind it.
-CREATE FUNCTION expire_demo_events(keep_days integer) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '2s' AS $$
-DECLARE
-    horizon date := (now() AT TIME ZONE 'UTC')::date - keep_days;
-    bound   timestamptz := horizon::timestamp AT TIME ZONE 'UTC';
-    begins  date;
-    child   text;
-    gone    text[] := '{}';
-    n       bigint;
-    total   bigint := 0;
-BEGIN
-    IF keep_days < 1 THEN
-        RAISE EXCEPTION 'retention of generated plays: found % days, wanted 1 or more', keep_days;
-    END IF;
-    PERFORM pg_advisory_xact_lock(hashtext('demo_partitions'));
-    SELECT first_day INTO STRICT begins FROM public.demo_first_day;
-    IF horizon <= begins THEN
-        DELETE FROM public.stream_events_demo_old WHERE event_time < bound;
-        GET DIAGNOSTICS total = ROW_COUNT;
-    ELSE
-        FOR child IN
-            SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-            WHERE i.inhparent = 'public.stream_events_demo'::regclass
-              AND (c.relname = 'stream_events_demo_old'
-                   OR c.relname < 'stream_events_demo_' || to_char(horizon, 'YYYYMMDD'))
-            ORDER BY c.relname
-        LOOP
-            EXECUTE format('LOCK TABLE public.%I IN SHARE MODE', child);
-            EXECUTE format('SELECT count(*) FROM public.%I', child) INTO n;
-            total := total + n;
-            gone := gone || child;
-        END LOOP;
-        LOCK TABLE ONLY public.stream_events_demo IN ACCESS EXCLUSIVE MODE;
-        FOREACH child IN ARRAY gone LOOP
-            EXECUTE format('DROP TABLE public.%I', child);
-        END LOOP;
-        EXECUTE format(
-            'CREATE TABLE public.stream_events_demo_old PARTITION OF public.stream_events_demo FOR VALUES FROM (MINVALUE) TO (%L)',
-            bound);
-        UPDATE public.demo_first_day SET first_day = horizon;
-    END IF;
-    UPDATE public.ingest_totals SET expired = expired + total, updated_at = now() WHERE source = 'demo' AND total > 0;
-    RETURN total;
-END
-$$;
-COMMENT ON FUNCTION expire_demo_events IS 'Drops generated plays older than keep_days whole UTC days; returns how many rows went';
