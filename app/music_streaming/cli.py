@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from music_streaming.demo.backfill import Progress
     from music_streaming.settings import Settings
 
-READER = "superset_reader"
-OWNER = "music_owner"
 OWN_TRUTH = "own"
 PRODUCER = "music-producer.service"
 # Above the settings of Ansible's file, and kept over restarts; its next run leaves it alone.
@@ -215,6 +213,8 @@ def trace(as_json: bool, seconds: float) -> None:
 @click.argument("psql_options", nargs=-1, type=click.UNPROCESSED)
 def sql(csv: bool, commands: tuple[str, ...], psql_options: tuple[str, ...]) -> NoReturn:
     """Ask the database through the read-only role: psql, with any option of psql behind `--`."""
+    from music_streaming.settings import Role  # noqa: PLC0415
+
     postgres = _settings().postgres
     program = shutil.which("psql")
     if program is None:
@@ -231,8 +231,8 @@ def sql(csv: bool, commands: tuple[str, ...], psql_options: tuple[str, ...]) -> 
         "PGHOST": postgres.host,
         "PGPORT": str(postgres.port),
         "PGDATABASE": postgres.database,
-        "PGUSER": READER,
-        "PGPASSWORD": postgres.password(READER).get_secret_value(),
+        "PGUSER": Role.READER,
+        "PGPASSWORD": postgres.password(Role.READER).get_secret_value(),
         "PGAPPNAME": "musicctl-sql",
         "PGOPTIONS": "-c default_transaction_read_only=on -c TimeZone=UTC",
     }
@@ -255,17 +255,15 @@ def topics(as_json: bool, dry_run: bool) -> None:
 def schema(as_json: bool, dry_run: bool) -> None:
     """Apply the migrations of files/schema that the database lacks."""
     from music_streaming.schema import migrate, pending  # noqa: PLC0415
+    from music_streaming.settings import Role  # noqa: PLC0415
 
     settings = _settings()
     migrations = settings.paths.files / "schema"
-    connection = settings.postgres.connect(OWNER, application="musicctl-schema")
-    try:
+    with settings.postgres.connection(Role.OWNER, application="musicctl-schema") as connection:
         if dry_run:
             changes = [migration.name for migration in pending(connection, migrations)]
         else:
             changes = migrate(connection, migrations)
-    finally:
-        connection.close()
     _print_changes(changes, as_json=as_json)
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from music_streaming.error import MusicError
 
 if TYPE_CHECKING:
-    from music_streaming.topic import TopicState
+    from music_streaming.broker import TopicState
 
 
 class TopicRecreatedError(MusicError):

@@ -7,20 +7,18 @@ settings: they are files in ``[postgres] secrets_dir``, read when a connection i
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import tomllib
 import zoneinfo
+from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from music_streaming.error import MusicError
 
@@ -44,6 +42,14 @@ TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 class SettingsError(MusicError):
     """A setting or secret that cannot be used; the text says what was found, wanted, and the remedy."""
+
+
+class Role(StrEnum):
+    """Who a connection to PostgreSQL is, by the name of the role there."""
+
+    OWNER = "music_owner"
+    WRITER = "music_writer"
+    READER = "superset_reader"
 
 
 class _Section(BaseModel):
@@ -76,11 +82,11 @@ class PostgresSettings(_Section):
     connect_seconds: Count = 10
     lost_seconds: Count = 30
 
-    def password(self, role: str) -> SecretStr:
+    def password(self, role: Role) -> SecretStr:
         """The password of `role`; raises SettingsError when its file is missing or closed to this user."""
         return read_secret(self.secrets_dir, f"postgres_{role}")
 
-    def dsn(self, role: str, *, database: str | None = None, application: str = "music") -> SecretStr:
+    def dsn(self, role: Role, *, application: str = "music") -> SecretStr:
         """A libpq connection string for `role`, shown as stars in repr and logs. Sessions run in UTC."""
         from psycopg2.extensions import make_dsn  # noqa: PLC0415  only who connects pays for the driver
 
@@ -88,7 +94,7 @@ class PostgresSettings(_Section):
             make_dsn(
                 host=self.host,
                 port=self.port,
-                dbname=database or self.database,
+                dbname=self.database,
                 user=role,
                 password=self.password(role).get_secret_value(),
                 connect_timeout=self.connect_seconds,
@@ -102,11 +108,20 @@ class PostgresSettings(_Section):
             )
         )
 
-    def connect(self, role: str, *, database: str | None = None, application: str = "music") -> connection:
-        """A new psycopg2 connection as `role`; raises psycopg2.OperationalError when the server refuses."""
+    def connect(self, role: Role, *, application: str = "music") -> connection:
+        """A new connection as `role`, for whoever keeps it; psycopg2.OperationalError where there is none.
+
+        This and `connection` are the only ways to the database.
+        """
         import psycopg2  # noqa: PLC0415
 
-        return psycopg2.connect(self.dsn(role, database=database, application=application).get_secret_value())
+        return psycopg2.connect(self.dsn(role, application=application).get_secret_value())
+
+    @contextlib.contextmanager
+    def connection(self, role: Role, *, application: str = "music") -> Iterator[connection]:
+        """A connection as `role`, closed at the end of the block; what was not committed is rolled back."""
+        with contextlib.closing(self.connect(role, application=application)) as opened:
+            yield opened
 
 
 class SparkSettings(_Section):
@@ -215,7 +230,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        # The file's content is what `load` gives: variables win over it.
+        return env_settings, init_settings
 
     @classmethod
     def load(cls, path: Path | str | None = None) -> Settings:
@@ -226,17 +242,12 @@ class Settings(BaseSettings):
         """
         asked = path or os.environ.get(f"{ENV_PREFIX}CONFIG")
         file = Path(asked or DEFAULT_PATH)
-        _refuse_unreadable(file, needed=asked is not None)
+        content = _read_toml(file, needed=asked is not None)
         _refuse_unknown_variables(cls)
-
-        class FromFile(cls):  # type: ignore[misc, valid-type]  # pydantic-settings takes the path from the class only
-            model_config = SettingsConfigDict(toml_file=file)
-
         try:
-            loaded = FromFile()
+            return cls(**content)
         except ValidationError as error:
             raise SettingsError("\n".join(_explain(cls, item, file) for item in error.errors())) from None
-        return cls.model_construct(**{name: getattr(loaded, name) for name in cls.model_fields})
 
     def secret(self, name: str) -> SecretStr:
         """The secret `name`, such as ``superset_admin``; raises SettingsError when it cannot be read."""
@@ -274,16 +285,17 @@ def read_secret(folder: Path, name: str) -> SecretStr:
     return SecretStr(text)
 
 
-def _refuse_unreadable(file: Path, *, needed: bool) -> None:
+def _read_toml(file: Path, *, needed: bool) -> dict[str, Any]:
     try:
         with file.open("rb") as stream:
-            tomllib.load(stream)
+            return tomllib.load(stream)
     except FileNotFoundError:
         if needed:
             raise SettingsError(
                 f"Settings: found no file {file}, wanted the TOML file of the appliance. "
                 f"Remedy: correct MUSIC_CONFIG, or unset it to use {DEFAULT_PATH}."
             ) from None
+        return {}
     except OSError as error:
         raise SettingsError.of(
             "Settings",

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,13 +27,12 @@ import psycopg2
 import tenacity
 
 from music_streaming import offsets, query, table
+from music_streaming.broker import KafkaError, admin, offsets_by_time, probe, topic_identity, topic_state
 from music_streaming.error import MusicError
-from music_streaming.settings import Settings
-from music_streaming.topic import admin, knock, reader, topic_identity, topic_state
+from music_streaming.settings import Role, Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from kafka.admin import KafkaAdminClient
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
 
@@ -103,18 +102,6 @@ class Progress:
         )
 
 
-def offsets_by_time(bootstrap: str, topic: str, times: Mapping[int, dt.datetime]) -> dict[int, int | None]:
-    """Of each partition the first offset that Kafka appended after `times`; None where there is none."""
-    from kafka import TopicPartition  # noqa: PLC0415
-
-    asked = {
-        TopicPartition(topic, number): int(moment.timestamp() * 1000) + 1 for number, moment in times.items()
-    }
-    with reader(bootstrap) as consumer:
-        found = consumer.offsets_for_times(asked)
-    return {part.partition: at.offset if at else None for part, at in found.items()}
-
-
 def session(settings: Settings, scratch: Path) -> SparkSession:
     """The Spark session on the standalone cluster; its executors need no Python."""
     from pyspark.sql import SparkSession  # noqa: PLC0415  never at import
@@ -181,7 +168,7 @@ class Job:
         self._expected: dict[int, int] = {}
         self._topic_id = ""
         self._failure: Exception | None = None
-        self._kafka: KafkaAdminClient | None = None
+        self._kafka: Any = None
         # The query's thread and the main one ask Kafka.
         self._asking = threading.Lock()
 
@@ -212,7 +199,7 @@ class Job:
         scheme, _, masters = self.settings.spark.master.partition("://")
         if scheme != "spark":
             return
-        if refusal := knock(masters, seconds=5):
+        if refusal := probe(masters, seconds=5):
             raise OSError(refusal)
 
     def _wait_for(self, what: str, ask: Callable[[], None]) -> None:
@@ -221,8 +208,6 @@ class Job:
         def tell(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             log.warning("waiting for %s: %s", what, " ".join(str(error).split()) or type(error).__name__)
-
-        from kafka.errors import KafkaError  # noqa: PLC0415
 
         waiting = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((psycopg2.Error, KafkaError, MusicError, OSError)),
@@ -240,7 +225,7 @@ class Job:
             self._connection.close()
 
     def _connect(self) -> None:
-        self._connection = self.settings.postgres.connect("music_writer", application=APPLICATION)
+        self._connection = self.settings.postgres.connect(Role.WRITER, application=APPLICATION)
         table.prepare_session(self._connection)
 
     def _begin(self) -> None:
@@ -410,8 +395,6 @@ class Job:
 
         A broker that is away is waited for; KafkaError if it stays away.
         """
-        from kafka.errors import KafkaError  # noqa: PLC0415
-
         ask = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(KafkaError),
             wait=tenacity.wait_fixed(0.5),
@@ -433,7 +416,7 @@ class Job:
     def _housekeep(self) -> None:
         stream = self.settings.stream
         try:
-            connection = self.settings.postgres.connect("music_writer", application=APPLICATION)
+            connection = self.settings.postgres.connect(Role.WRITER, application=APPLICATION)
             try:
                 expired = table.housekeep(connection, stream.demo_retention_days, stream.batches_kept_days)
             finally:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import time
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tenacity
 import yaml
 
+from music_streaming import broker
 from music_streaming.error import MusicError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from kafka import KafkaConsumer
-    from kafka.admin import KafkaAdminClient
 
     from music_streaming.settings import KafkaSettings, Settings
 
@@ -37,15 +31,6 @@ OVERRIDES = {
 
 class TopicError(MusicError):
     """A topic that cannot be as it is wanted."""
-
-
-@dataclass(frozen=True)
-class TopicState:
-    """What Kafka says of the topic: its id and, of each partition, the first offset kept and the next one."""
-
-    topic_id: str
-    first: Mapping[int, int]
-    end: Mapping[int, int]
 
 
 @dataclass(frozen=True)
@@ -94,100 +79,17 @@ def wanted_topics(kafka: KafkaSettings, files: Path) -> list[Topic]:
     ]
 
 
-def knock(bootstrap: str, *, seconds: float = 3) -> str:
-    """Why no server of `bootstrap` takes a connection, or "" when one does.
-
-    For asking before kafka-python is asked: its clients leave sockets behind when they cannot connect.
-    """
-    refusals = []
-    for server in bootstrap.split(","):
-        host, _, port = server.strip().rpartition(":")
-        try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=seconds):
-                return ""
-        except (OSError, ValueError) as error:
-            refusals.append(f"{server}: {error}")
-    return "; ".join(refusals)
-
-
-@contextlib.contextmanager
-def admin(bootstrap: str, *, timeout_seconds: float = 15) -> Iterator[KafkaAdminClient]:
-    """An admin client on the broker; raises TopicError when none answers within `timeout_seconds`."""
-    from kafka.admin import KafkaAdminClient  # noqa: PLC0415  100 ms that `musicctl --help` need not wait
-    from kafka.errors import KafkaError  # noqa: PLC0415
-
-    deadline = time.monotonic() + timeout_seconds
-    while (refusal := knock(bootstrap)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    client = None
-    if not refusal:
-        try:
-            client = KafkaAdminClient(
-                bootstrap_servers=bootstrap.split(","),
-                client_id="musicctl",
-                bootstrap_timeout_ms=int(timeout_seconds * 1000),
-            )
-        except KafkaError as error:
-            refusal = f"{type(error).__name__}: {error}"
-    if client is None:
-        raise TopicError.of(
-            "Kafka",
-            found=f"no broker at {bootstrap} within {timeout_seconds:g} s ({refusal})",
-            wanted="a broker that answers",
-            remedy="systemctl status music-kafka; journalctl -u music-kafka -n 50",
-        )
-    try:
-        yield client
-    finally:
-        client.close()
-
-
-def reader(bootstrap: str) -> contextlib.closing[KafkaConsumer]:
-    """A consumer that belongs to no group: it only asks for offsets."""
-    from kafka import KafkaConsumer  # noqa: PLC0415
-
-    return contextlib.closing(KafkaConsumer(bootstrap_servers=bootstrap.split(","), group_id=None))
-
-
-def topic_state(bootstrap: str, topic: str) -> TopicState:
-    """Ask Kafka for the topic; TopicError where it does not exist, KafkaError as it comes."""
-    from kafka import TopicPartition  # noqa: PLC0415
-
-    with admin(bootstrap) as client:
-        topic_id = topic_identity(client, topic)
-    with reader(bootstrap) as consumer:
-        parts = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-        first, end = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
-    return TopicState(
-        topic_id,
-        {part.partition: offset for part, offset in first.items()},
-        {part.partition: offset for part, offset in end.items()},
-    )
-
-
-def topic_identity(client: KafkaAdminClient, topic: str) -> str:
-    """The id that tells a topic from another one of the same name (KIP-516)."""
-    for found in client.describe_topics([topic]):
-        if not found["error_code"]:
-            return str(found["topic_id"])
-    raise TopicError.of(
-        "Kafka", found=f"no topic {topic}", wanted="the topic of the plays", remedy="sudo musicctl topics"
-    )
-
-
 def ensure_topics(settings: Settings, *, dry_run: bool = False) -> list[str]:
     """Make the broker's topics as wanted and return what was changed, one sentence each; [] = nothing.
 
     Nothing at all is changed when any topic would have to shrink (TopicError), or with `dry_run`.
     Topic ids and offsets are never touched.
     """
-    from kafka.errors import KafkaError  # noqa: PLC0415
-
     wanted = wanted_topics(settings.kafka, settings.paths.files)
-    with admin(settings.kafka.bootstrap) as client:
+    with broker.admin(settings.kafka.bootstrap) as client:
         try:
             return apply_topics(client, wanted, dry_run=dry_run)
-        except KafkaError as error:
+        except broker.KafkaError as error:
             raise TopicError.of(
                 "Topics",
                 found=f"the broker's refusal: {error}",
@@ -196,7 +98,7 @@ def ensure_topics(settings: Settings, *, dry_run: bool = False) -> list[str]:
             ) from None
 
 
-def apply_topics(client: KafkaAdminClient, wanted: list[Topic], *, dry_run: bool = False) -> list[str]:
+def apply_topics(client: Any, wanted: list[Topic], *, dry_run: bool = False) -> list[str]:
     """As `ensure_topics`, on an open client."""
     existing = {topic["name"]: len(topic["partitions"]) for topic in client.describe_topics()}
     for topic in wanted:
@@ -225,7 +127,7 @@ def _refuse_shrinking(topic: Topic, existing: int) -> None:
         )
 
 
-def _create(client: KafkaAdminClient, topic: Topic, *, dry_run: bool) -> str:
+def _create(client: Any, topic: Topic, *, dry_run: bool) -> str:
     replication = min(MAX_REPLICATION, len(client.describe_cluster()["brokers"]))
     # One broker may be down without stopping the producers, once there are enough of them.
     config = {"min.insync.replicas": str(max(1, replication - 1))} | topic.config
@@ -243,20 +145,7 @@ def _create(client: KafkaAdminClient, topic: Topic, *, dry_run: bool) -> str:
     return f"{topic.name}: created with {topic.partitions} partitions, replication {replication}"
 
 
-def end_offsets(client: KafkaAdminClient, topic: str) -> dict[int, int]:
-    """Partition -> offset of the next record to be written; {} when there is no such topic."""
-    from kafka import TopicPartition  # noqa: PLC0415
-    from kafka.admin import OffsetSpec  # noqa: PLC0415
-
-    (described,) = client.describe_topics([topic])
-    partitions = [TopicPartition(topic, entry["partition_index"]) for entry in described["partitions"]]
-    if not partitions:
-        return {}
-    found = client.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
-    return {partition.partition: at.offset for partition, at in found.items()}
-
-
-def _grow(client: KafkaAdminClient, topic: Topic) -> None:
+def _grow(client: Any, topic: Topic) -> None:
     client.create_partitions({topic.name: topic.partitions})
     # The broker answers before the partitions have leaders, and a reader must not find half of them.
     for attempt in tenacity.Retrying(
@@ -274,21 +163,16 @@ def _grow(client: KafkaAdminClient, topic: Topic) -> None:
                 )
 
 
-def _configure(client: KafkaAdminClient, topic: Topic, *, dry_run: bool) -> list[str]:
-    from kafka.admin import ConfigResource, ConfigResourceType  # noqa: PLC0415
-
-    def resource(config: dict[str, str]) -> list[ConfigResource]:
-        return [ConfigResource(ConfigResourceType.TOPIC, topic.name, config)]
-
-    described = client.describe_configs(resource(topic.config), config_filter="all")["topic"][topic.name]
-    different = {key: value for key, value in topic.config.items() if described[key]["value"] != value}
+def _configure(client: Any, topic: Topic, *, dry_run: bool) -> list[str]:
+    there = broker.topic_config(client, topic.name)
+    different = {key: value for key, value in topic.config.items() if there[key] != value}
     if different and not dry_run:
-        outcome = client.alter_configs(resource(different))["topic"][topic.name]
-        if outcome != "OK":
+        refusal = broker.change_topic_config(client, topic.name, different)
+        if refusal:
             raise TopicError.of(
                 f"Topic {topic.name}",
-                found=f"the broker's refusal: {outcome}",
+                found=f"the broker's refusal: {refusal}",
                 wanted=", ".join(f"{key}={value}" for key, value in different.items()),
                 remedy="correct the value in the inventory or files/topics.yml.",
             )
-    return [f"{topic.name}: {key} {described[key]['value']} -> {value}" for key, value in different.items()]
+    return [f"{topic.name}: {key} {there[key]} -> {value}" for key, value in different.items()]

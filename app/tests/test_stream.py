@@ -14,8 +14,9 @@ from broker import Broker
 from conftest import Database
 from driver import Driver
 from music_streaming import event
+from music_streaming.broker import TopicState, admin
 from music_streaming.offsets import Stored, starting_offsets
-from music_streaming.topic import Topic, TopicState, admin, apply_topics
+from music_streaming.topic import Topic, apply_topics
 from tail import cut_tail
 
 NOW = dt.datetime.now(dt.UTC)

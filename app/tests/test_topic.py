@@ -3,8 +3,9 @@
 import pytest
 from kafka import KafkaProducer
 
+from music_streaming.broker import BrokerError, admin, end_offsets, probe
 from music_streaming.settings import KafkaSettings, PathSettings, Settings
-from music_streaming.topic import TopicError, admin, end_offsets, ensure_topics, knock, wanted_topics
+from music_streaming.topic import TopicError, ensure_topics, wanted_topics
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_value_that_kafka_refuses_is_named(settings):
 
 def test_a_missing_broker_says_where_it_was_looked_for():
     with (
-        pytest.raises(TopicError, match=r"no broker at 127\.0\.0\.1:1 within 1 s .*refused"),
+        pytest.raises(BrokerError, match=r"no broker at 127\.0\.0\.1:1 within 1 s .*refused"),
         admin("127.0.0.1:1", timeout_seconds=1),
     ):
         pass
@@ -89,12 +90,12 @@ def test_a_missing_broker_says_where_it_was_looked_for():
     ("bootstrap", "says"),
     [("nobody.invalid:9092", "nobody.invalid"), ("no port", "no port: "), ("[::1]:1", "::1")],
 )
-def test_a_knock_at_no_door_says_why(bootstrap, says):
-    assert says in knock(bootstrap, seconds=1)
+def test_a_probe_says_why_nobody_answers(bootstrap, says):
+    assert says in probe(bootstrap, seconds=1)
 
 
-def test_a_knock_finds_one_of_several(broker):
-    assert knock(f"127.0.0.1:1,{broker.bootstrap}") == ""
+def test_a_probe_finds_one_of_several(broker):
+    assert probe(f"127.0.0.1:1,{broker.bootstrap}") == ""
 
 
 def test_a_broken_topics_file_is_named(tmp_path):

@@ -15,15 +15,14 @@ that, and looks each play up in PostgreSQL. Prints one JSON object:
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from account_file import ENTRY, entries
-from music_streaming.settings import Settings
-from music_streaming.topic import topic_state
+from music_streaming.broker import topic_state
+from music_streaming.settings import Role, Settings
 from on_board import may_have_expired, valid_plays, wait_for_job
 
 TABLES = ("user_engagement", "geographic", "device_usage", "content_performance")
@@ -58,7 +57,7 @@ memory = folder / "account.json"
 settings = Settings.load()
 topic = settings.kafka.topic
 with (
-    contextlib.closing(settings.postgres.connect("superset_reader")) as connection,
+    settings.postgres.connection(Role.READER) as connection,
     connection.cursor() as cursor,
 ):
     connection.autocommit = True

@@ -22,8 +22,8 @@ from typing import Any
 from kafka import KafkaProducer
 
 from music_streaming import event
-from music_streaming.settings import Settings
-from music_streaming.topic import topic_state
+from music_streaming.broker import topic_state
+from music_streaming.settings import Role, Settings
 from on_board import wait_for_job
 
 SECONDS = 1800
@@ -111,7 +111,7 @@ assert set(BAD_ONES) == set(event.REASONS)
 
 
 def connect() -> Any:
-    connection = settings.postgres.connect("superset_reader")
+    connection = settings.postgres.connect(Role.READER)
     connection.autocommit = True
     return contextlib.closing(connection)
 

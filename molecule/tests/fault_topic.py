@@ -8,7 +8,6 @@ retention         delete the older half of what the job, which must be down, has
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
@@ -17,8 +16,9 @@ from pathlib import Path
 from kafka import TopicPartition
 
 from account_file import entries
-from music_streaming.settings import Settings
-from music_streaming.topic import admin, ensure_topics, topic_state
+from music_streaming.broker import admin, topic_state
+from music_streaming.settings import Role, Settings
+from music_streaming.topic import ensure_topics
 from on_board import valid_plays
 
 settings = Settings.load()
@@ -44,7 +44,7 @@ def recreate(folder: Path) -> dict[str, list[str]]:
 
 def retention(folder: Path) -> dict[str, list[str] | list[list[int]]]:
     settled = json.loads((folder / "account.json").read_text())["offsets"]
-    with contextlib.closing(settings.postgres.connect("superset_reader")) as connection:
+    with settings.postgres.connection(Role.READER) as connection:
         cursor = connection.cursor()
         cursor.execute("SELECT partition, next_offset FROM ingest_offsets WHERE topic = %s", (topic,))
         read = dict(cursor.fetchall())

@@ -6,7 +6,6 @@ Kafka's append does. Argument: seconds to look back. Prints one JSON object; tim
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
@@ -14,8 +13,8 @@ import time
 import numpy as np
 from kafka import TopicPartition
 
-from music_streaming.settings import Settings
-from music_streaming.topic import reader, topic_state
+from music_streaming.broker import reader, topic_state
+from music_streaming.settings import Role, Settings
 from on_board import records
 
 settings = Settings.load()
@@ -36,7 +35,7 @@ appended = {
 appended = {key: at for key, at in appended.items() if at <= until}
 
 with (
-    contextlib.closing(settings.postgres.connect("superset_reader")) as connection,
+    settings.postgres.connection(Role.READER) as connection,
     connection.cursor() as cursor,
 ):
     cursor.execute(

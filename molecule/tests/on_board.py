@@ -12,8 +12,8 @@ from typing import Any
 from kafka import TopicPartition
 
 from music_streaming import event
+from music_streaming.broker import reader
 from music_streaming.settings import Settings
-from music_streaming.topic import reader
 
 
 def records(settings: Settings, starts: dict[int, int], ends: dict[int, int]) -> Iterator[Any]:

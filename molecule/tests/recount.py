@@ -6,19 +6,18 @@ on either side. Kafka must still hold every record (a young board).
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 
-from music_streaming.settings import Settings
-from music_streaming.topic import topic_state
+from music_streaming.broker import topic_state
+from music_streaming.settings import Role, Settings
 from on_board import may_have_expired, valid_plays, wait_for_job
 
 settings = Settings.load()
 state = topic_state(settings.kafka.bootstrap, settings.kafka.topic)
 plays = {play["event_id"]: play for play in valid_plays(settings, state.first, state.end)}
 with (
-    contextlib.closing(settings.postgres.connect("superset_reader")) as connection,
+    settings.postgres.connection(Role.READER) as connection,
     connection.cursor() as cursor,
 ):
     connection.autocommit = True

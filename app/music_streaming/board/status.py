@@ -20,11 +20,10 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from music_streaming import broker
 from music_streaming.error import MusicError
-from music_streaming.settings import Settings
-from music_streaming.topic import admin, end_offsets
+from music_streaming.settings import Role, Settings
 
-READER = "superset_reader"
 JOB = "music-metrics"
 PRODUCER = "music-producer"
 # A full disk stops Kafka and PostgreSQL alike; this much must be left.
@@ -139,7 +138,7 @@ def collect(settings: Settings) -> Status:
 
     status.units = ask("systemd", units) or []
     status.counted = ask("PostgreSQL", lambda: counted(settings))
-    ends = ask("Kafka", lambda: ends_of_topic(settings))
+    ends = ask("Kafka", lambda: broker.ends_of_topic(settings.kafka))
     if ends is not None:
         next_offsets = status.counted.offsets if status.counted else {}
         status.partitions = [
@@ -234,29 +233,9 @@ def parse_units(shown: str) -> list[Unit]:
     )
 
 
-def ends_of_topic(settings: Settings) -> dict[int, int]:
-    """Partition -> end offset of the events' topic."""
-    from kafka.errors import KafkaError  # noqa: PLC0415
-
-    with admin(settings.kafka.bootstrap, timeout_seconds=3) as client:
-        try:
-            ends, found = end_offsets(client, settings.kafka.topic), "no such topic"
-        except KafkaError as error:
-            ends, found = {}, f"{type(error).__name__}: {error}"
-    if not ends:
-        raise MusicError.of(
-            f"Topic {settings.kafka.topic}",
-            found=found,
-            wanted="its partitions",
-            remedy="sudo musicctl topics",
-        )
-    return ends
-
-
 def counted(settings: Settings) -> Counted:
     """What PostgreSQL has counted, from one snapshot."""
-    connection = settings.postgres.connect(READER, application="musicctl-status")
-    try:
+    with settings.postgres.connection(Role.READER, application="musicctl-status") as connection:
         connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
         with connection.cursor() as cursor:
 
@@ -298,8 +277,6 @@ def counted(settings: Settings) -> Counted:
                     row[0] for row in rows("SELECT source FROM ingest_exactness_recent WHERE NOT exact")
                 ],
             )
-    finally:
-        connection.close()
 
 
 def folders(data: Path) -> list[Folder]:

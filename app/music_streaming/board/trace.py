@@ -6,7 +6,6 @@ and the contract has the job count it without adding a play, so that asking does
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from music_streaming import broker
 from music_streaming.error import MusicError
-from music_streaming.topic import admin, topic_identity
+from music_streaming.settings import Role
 
 if TYPE_CHECKING:
     from music_streaming.settings import Settings
@@ -77,9 +77,11 @@ def trace(settings: Settings, *, seconds: float = 60) -> list[Step]:
 
     def send() -> str:
         nonlocal topic_id, partition, offset
-        partition, offset = _send_tombstone(settings, seconds)
-        with admin(settings.kafka.bootstrap) as client:
-            topic_id = topic_identity(client, settings.kafka.topic)
+        partition, offset = broker.send_one(
+            settings.kafka.bootstrap, settings.kafka.topic, KEY, None, seconds
+        )
+        with broker.admin(settings.kafka.bootstrap) as client:
+            topic_id = broker.topic_identity(client, settings.kafka.topic)
         return f"offset {offset} of partition {partition}"
 
     def covered() -> str:
@@ -108,23 +110,10 @@ def trace(settings: Settings, *, seconds: float = 60) -> list[Step]:
     return steps
 
 
-def _send_tombstone(settings: Settings, seconds: float) -> tuple[int, int]:
-    from kafka import KafkaProducer  # noqa: PLC0415  only who traces pays for the client
-
-    producer = KafkaProducer(
-        bootstrap_servers=settings.kafka.bootstrap.split(","), acks="all", max_block_ms=int(seconds * 1000)
-    )
-    try:
-        sent = producer.send(settings.kafka.topic, key=KEY, value=None).get(timeout=seconds)
-    finally:
-        producer.close(timeout=5)
-    return sent.partition, sent.offset
-
-
 def _next_offset(settings: Settings, topic_id: str, partition: int) -> int:
     # Offsets of a topic of the same name that is no more say nothing.
     with (
-        contextlib.closing(settings.postgres.connect("superset_reader")) as connection,
+        settings.postgres.connection(Role.READER, application="musicctl-trace") as connection,
         connection.cursor() as cursor,
     ):
         cursor.execute(

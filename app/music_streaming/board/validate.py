@@ -14,9 +14,8 @@ from typing import Any
 
 from music_streaming.error import MusicError
 from music_streaming.event import AGE_GROUPS, DEVICE_TYPES, SUBSCRIPTION_TYPES, UNKNOWN
-from music_streaming.settings import Settings
+from music_streaming.settings import Role, Settings
 
-READER = "superset_reader"
 REGIONS = ("Africa", "Americas", "Asia", "Europe", "Oceania")
 COUNTS = ("streams", "completions", "skips", "likes", "listened_ms", "duration_ms")
 # Table -> (minutes of its windows, columns of its key besides window_start and source).
@@ -105,7 +104,7 @@ def snapshot(settings: Settings) -> Iterator[Snapshot]:
     """One repeatable-read transaction as the read-only role."""
     from psycopg2.extras import RealDictCursor  # noqa: PLC0415
 
-    with contextlib.closing(settings.postgres.connect(READER, application="musicctl-validate")) as connection:
+    with settings.postgres.connection(Role.READER, application="musicctl-validate") as connection:
         connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
         with connection.cursor(cursor_factory=RealDictCursor) as cursor:
             yield Snapshot(cursor)

@@ -28,14 +28,13 @@ from music_streaming.dashboards import export
 from music_streaming.dashboards.chart import chart_query
 from music_streaming.dashboards.superset import Superset, SupersetError, read_yaml
 from music_streaming.error import MusicError
-from music_streaming.settings import Settings
+from music_streaming.settings import Role, Settings
 
 Document = dict[str, Any]
 
 KINDS = ("databases", "datasets", "charts", "dashboards")
 SLUG_PREFIX = "music-"
 HOME_SLUG = "music-live"
-READER = "superset_reader"
 PASSWORD_MASK = "XXXXXXXXXX"  # noqa: S105  Superset's own mask: keep or be told the password
 TIME_ZONE_MARK = "@@display_time_zone@@"
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "music-streaming.dashboards")
@@ -116,7 +115,7 @@ def resolve(bundle: Bundle, settings: Settings) -> Bundle:
     }
     place = f"{settings.postgres.host}:{settings.postgres.port}/{settings.postgres.database}"
     for path in bundle.of("databases"):
-        files[path]["sqlalchemy_uri"] = f"postgresql+psycopg2://{READER}:{PASSWORD_MASK}@{place}"
+        files[path]["sqlalchemy_uri"] = f"postgresql+psycopg2://{Role.READER}:{PASSWORD_MASK}@{place}"
     return Bundle(bundle.folder, files)
 
 
@@ -184,7 +183,7 @@ def import_bundle(settings: Settings, folder: Path, *, force: bool = False) -> I
         if not why:
             return Imported(False, "as shipped", counts)
         refuse_taken_names(superset, ready)
-        password = settings.postgres.password(READER).get_secret_value()
+        password = settings.postgres.password(Role.READER).get_secret_value()
         superset.import_assets(archive, dict.fromkeys(ready.of("databases"), password))
         removed = remove_left_over(superset, ready)
         ask_each_dataset(superset, ready)

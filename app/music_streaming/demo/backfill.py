@@ -17,19 +17,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from music_streaming.board.status import ends_of_topic
+from music_streaming import broker
 from music_streaming.error import MusicError
-from music_streaming.settings import ProducerSettings, Settings
+from music_streaming.settings import ProducerSettings, Role, Settings
 from music_streaming.topic import Topic, wanted_topics
 
 if TYPE_CHECKING:
-    from kafka.producer.future import FutureRecordMetadata
-
     from music_streaming.demo.world import Block
 
-READER = "superset_reader"
 DAY_MS = 86_400_000
 # Records on their way to Kafka: few enough for any memory, and for the client, which gets slow with more.
 CHUNK = 2_000
@@ -231,7 +228,7 @@ class Lag:
     _moved: float = field(default_factory=time.monotonic)
     _behind: int | None = None
 
-    def delivered(self, sent: list[FutureRecordMetadata]) -> None:
+    def delivered(self, sent: list[Any]) -> None:
         """Wait until the records are in Kafka, and count them."""
         for future in sent:
             placed = future.get(timeout=self.settings.spark.stall_seconds)
@@ -273,7 +270,7 @@ class Lag:
 
 def _next_offsets(settings: Settings) -> dict[int, int]:
     with (
-        contextlib.closing(settings.postgres.connect(READER, application="musicctl-demo")) as connection,
+        settings.postgres.connection(Role.READER, application="musicctl-demo") as connection,
         connection.cursor() as cursor,
     ):
         cursor.execute(
@@ -284,20 +281,16 @@ def _next_offsets(settings: Settings) -> dict[int, int]:
 
 def _send(settings: Settings, blocks: Iterator[Block], lag: Lag) -> None:
     """Send as fast as Kafka and the job take it."""
-    from kafka.errors import KafkaError  # noqa: PLC0415
-
-    from music_streaming.demo.producer import close_client, kafka_client, partitioner  # noqa: PLC0415
-
     topic = wanted_topics(settings.kafka, settings.paths.files)[0]
     # Answers with a sentence where there is no broker or topic; the producing client would only wait.
-    ends_of_topic(settings)
+    broker.ends_of_topic(settings.kafka)
     # Each record's future goes with its chunk; to look for cycles after every 700 takes a fifth of the time.
     collected = gc.get_threshold()
     gc.set_threshold(50 * CHUNK)
     try:
-        client = kafka_client(settings.kafka, int(topic.config["max.message.bytes"]))
+        client = broker.producer(settings.kafka, int(topic.config["max.message.bytes"]))
         try:
-            partition_of = partitioner(client, topic.name)
+            partition_of = broker.partitioner(client, topic.name)
             for block in blocks:
                 most = _most_behind(settings, topic, block)
                 for first in range(0, len(block), CHUNK):
@@ -312,8 +305,8 @@ def _send(settings: Settings, blocks: Iterator[Block], lag: Lag) -> None:
                     client.flush(timeout=settings.spark.stall_seconds)
                     lag.delivered(sent)
         finally:
-            close_client(client)
-    except KafkaError as error:
+            broker.close_producer(client)
+    except broker.KafkaError as error:
         raise HistoryError.of(
             "Kafka",
             found=f"{type(error).__name__}: {error}",

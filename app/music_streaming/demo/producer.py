@@ -7,7 +7,6 @@ it slows down rather than drop. Every event that was not delivered is counted an
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -20,13 +19,11 @@ from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import click
-from kafka import KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
-from kafka.partitioner.default import murmur2
 
+from music_streaming import broker
 from music_streaming.error import MusicError
-from music_streaming.settings import KafkaSettings, ProducerSettings, Settings
-from music_streaming.topic import admin, end_offsets, knock, wanted_topics
+from music_streaming.settings import ProducerSettings, Settings
+from music_streaming.topic import wanted_topics
 
 if TYPE_CHECKING:
     from music_streaming.demo.world import Dirt, World
@@ -40,8 +37,6 @@ NAP_SECONDS = 0.2
 # A backlog up to this is made up for; after a longer one (broker away) the stream goes on from now.
 BACKLOG_MS = 5_000
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)
-CONNECT_SECONDS = 5.0
-TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class Record(Protocol):
@@ -162,7 +157,7 @@ class Producer:
 
     def run(self, count: int | None = None) -> Counts:
         """Send until `stop`, or until `count` events were sent; then flush and say how many were left."""
-        client: KafkaProducer | None = None
+        client: Any | None = None
         try:
             while not self._finished(count):
                 client = client or self._connect()
@@ -170,8 +165,8 @@ class Producer:
                     break
                 self._pump(client, count)
                 if self._broken:
-                    self._ledger.wait_until_empty(CONNECT_SECONDS)
-                    close_client(client)
+                    self._ledger.wait_until_empty(broker.CONNECT_SECONDS)
+                    broker.close_producer(client)
                     client = None
                     self._nap(RETRY_SECONDS[0])
         finally:
@@ -181,21 +176,21 @@ class Producer:
             level = logging.INFO if empty else logging.WARNING
             log.log(level, "stopped: %s, %d left unsent", counts, counts.waiting)
             if client:
-                close_client(client)
+                broker.close_producer(client)
         return counts
 
     def _finished(self, count: int | None) -> bool:
         return self._stopping or (count is not None and self.counts.sent >= count)
 
-    def _connect(self) -> KafkaProducer | None:
+    def _connect(self) -> Any | None:
         """A client that knows the topic, however long that takes; None when the service is to stop."""
         attempt = 0
         while not self._stopping:
             found = self._obstacle()
             if not found:
                 try:
-                    client = kafka_client(self._kafka, self._max_size)
-                except KafkaError as error:
+                    client = broker.producer(self._kafka, self._max_size)
+                except broker.KafkaError as error:
                     found = f"{type(error).__name__}: {error}"
                 else:
                     log.info("connected to %s, topic %s", self._kafka.bootstrap, self._kafka.topic)
@@ -212,16 +207,18 @@ class Producer:
     def _obstacle(self) -> str:
         # Asked first: a client that cannot connect leaves sockets behind, and one that waits for a topic asks
         # for it thousands of times a second.
-        refusal = knock(self._kafka.bootstrap)
+        refusal = broker.probe(self._kafka.bootstrap)
         if refusal:
             return refusal
         try:
-            with admin(self._kafka.bootstrap, timeout_seconds=CONNECT_SECONDS) as client:
-                return "" if end_offsets(client, self._kafka.topic) else f"no topic {self._kafka.topic}"
-        except (MusicError, KafkaError) as error:
+            with broker.admin(self._kafka.bootstrap, timeout_seconds=broker.CONNECT_SECONDS) as client:
+                return (
+                    "" if broker.end_offsets(client, self._kafka.topic) else f"no topic {self._kafka.topic}"
+                )
+        except (MusicError, broker.KafkaError) as error:
             return f"{type(error).__name__}: {error}"
 
-    def _pump(self, client: KafkaProducer, count: int | None) -> None:
+    def _pump(self, client: Any, count: int | None) -> None:
         """Send events at their time until stopped, finished, broken, or the clock was set."""
         if self._live is None or self._clock_was_set():
             self._clock_offset = time.time() - time.monotonic()
@@ -251,7 +248,7 @@ class Producer:
     def _clock_was_set(self) -> bool:
         return abs(time.time() - time.monotonic() - self._clock_offset) > BACKLOG_MS / 1000
 
-    def _put(self, client: KafkaProducer, record: Record) -> bool:
+    def _put(self, client: Any, record: Record) -> bool:
         """Hand one event to the client, waiting while the buffer is full; False when that was given up."""
         while not self._ledger.wait_for_room(NAP_SECONDS):
             self._report()
@@ -261,7 +258,7 @@ class Producer:
         self._ledger.send(size)
         try:
             future = client.send(self._kafka.topic, key=record.key, value=record.value)
-        except KafkaError as error:
+        except broker.KafkaError as error:
             self._fail(size, error)
         else:
             future.add_callback(self._deliver, size)
@@ -273,7 +270,7 @@ class Producer:
 
     def _fail(self, size: int, error: Exception) -> None:
         self._last_error = f"{type(error).__name__}: {error}"
-        too_large = isinstance(error, TOO_LARGE)
+        too_large = isinstance(error, broker.TOO_LARGE)
         self._broken = self._broken or not too_large
         self._ledger.settle(size, "too_large" if too_large else "failed")
 
@@ -303,34 +300,6 @@ class Producer:
         )
 
 
-def kafka_client(kafka: KafkaSettings, max_size: int) -> KafkaProducer:
-    """A client that doubles and loses nothing; max_size: bytes of a record. KafkaError without a broker."""
-    milliseconds = int(CONNECT_SECONDS * 1000)
-    return KafkaProducer(
-        bootstrap_servers=kafka.bootstrap.split(","),
-        client_id="music-producer",
-        enable_idempotence=True,
-        acks="all",
-        linger_ms=25,
-        # Not more: a history's partitions would be hours of its time apart, and plays late for that alone.
-        batch_size=65_536,
-        max_request_size=max_size,
-        allow_auto_create_topics=False,
-        # An outage of any length is waited out; what is on its way is bounded by the sender.
-        delivery_timeout_ms=2**31 - 1,
-        max_block_ms=milliseconds,
-        bootstrap_timeout_ms=milliseconds,
-        reconnect_backoff_max_ms=5_000,
-        metrics_enabled=False,
-    )
-
-
-def partitioner(client: KafkaProducer, topic: str) -> Callable[[bytes], int]:
-    """Tell for a key the partition that `client` would choose, which works that out anew for every record."""
-    partitions = sorted(client.partitions_for(topic))
-    return functools.cache(lambda key: partitions[(murmur2(key) & 0x7FFFFFFF) % len(partitions)])
-
-
 def world_of(wanted: ProducerSettings) -> World:
     """The public of the settings."""
     from music_streaming.demo.world import World  # noqa: PLC0415  its numpy start is not for importers
@@ -352,16 +321,6 @@ def dirt_of(wanted: ProducerSettings) -> Dirt:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-
-def close_client(client: KafkaProducer) -> None:
-    """Close at once; what is still on its way fails."""
-    # close() flushes first, and raises when the broker is away, leaving its thread at work. No public
-    # way to give up exists, so the thread is told first.
-    client._sender.force_close()
-    client._sender.join(NAP_SECONDS)
-    with contextlib.suppress(KafkaTimeoutError):
-        client.close(timeout=0)
 
 
 def notify(state: str) -> None:

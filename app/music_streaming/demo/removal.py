@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from music_streaming.board.status import ends_of_topic
+from music_streaming import broker
 from music_streaming.demo.backfill import Lag, plan_file, truth_file
+from music_streaming.settings import Role, Settings
 
-if TYPE_CHECKING:
-    from music_streaming.settings import Settings
-
-OWNER = "music_owner"
 TABLES = (
     "user_engagement_metrics",
     "geographic_metrics",
@@ -29,8 +25,8 @@ def remove(settings: Settings) -> int:
     The producer must have been stopped. Whenever it is cut off, to run it again ends it. HistoryError where
     the job stands still, psycopg2.Error as it comes.
     """
-    Lag(settings, ends=ends_of_topic(settings)).wait_until_stored()
-    with contextlib.closing(settings.postgres.connect(OWNER, application="musicctl-demo")) as connection:
+    Lag(settings, ends=broker.ends_of_topic(settings.kafka)).wait_until_stored()
+    with settings.postgres.connection(Role.OWNER, application="musicctl-demo") as connection:
         removed = take_away(connection, settings.stream.watermark_delay_seconds)
         # Only now: as long as a play is there, the next history must be the same one.
         for path in (truth_file(settings), plan_file(settings)):

@@ -20,6 +20,7 @@ from broker import Broker
 from conftest import Database
 from driver import LIMIT_SECONDS, Driver
 from music_streaming.board.validate import compare_with_truth, validate
+from music_streaming.broker import close_producer, producer
 from music_streaming.demo.backfill import (
     HistoryError,
     Lag,
@@ -32,7 +33,6 @@ from music_streaming.demo.backfill import (
     truth_file,
 )
 from music_streaming.demo.expected import read_header
-from music_streaming.demo.producer import close_client, kafka_client
 from music_streaming.demo.world import Dirt, World
 from music_streaming.settings import KafkaSettings, Settings
 from music_streaming.topic import ensure_topics, wanted_topics
@@ -129,7 +129,7 @@ def _send_live(board: Settings, count: int) -> dict[int, int]:
     """Send live plays, every third late; partition -> offset behind the last."""
     world = World(seed=42, listeners=LISTENERS, artists=ARTISTS)
     live = world.live(int(time.time() * 1000), rate=100, dirt=Dirt(0.3, 0, 0, 0), report="start")
-    client = kafka_client(board.kafka, 1_000_000)
+    client = producer(board.kafka, 1_000_000)
     sent = [
         client.send(board.kafka.topic, key=record.key, value=record.value) for record in islice(live, count)
     ]
@@ -137,7 +137,7 @@ def _send_live(board: Settings, count: int) -> dict[int, int]:
     for future in sent:
         placed = future.get(LIMIT_SECONDS)
         ends[placed.partition] = placed.offset + 1
-    close_client(client)
+    close_producer(client)
     return ends
 
 

@@ -15,14 +15,13 @@ import pytest
 from kafka import KafkaConsumer
 
 from broker import Broker
+from music_streaming.broker import close_producer, partitioner
+from music_streaming.broker import producer as producing_client
 from music_streaming.demo.producer import (
     Counts,
     Ledger,
     Producer,
-    close_client,
-    kafka_client,
     notify,
-    partitioner,
 )
 from music_streaming.settings import KafkaSettings, PathSettings, ProducerSettings, Settings
 from music_streaming.topic import ensure_topics
@@ -213,12 +212,12 @@ def test_what_is_too_large_is_refused_and_counted(run, broker, topic):
 def test_a_key_goes_where_the_client_would_send_it(broker, topic, files):
     kafka = KafkaSettings(bootstrap=broker.bootstrap, topic=topic, rejects_topic=f"{topic}_rejected")
     ensure_topics(Settings(kafka=kafka, paths=PathSettings(files=files)))
-    client = kafka_client(kafka, 1_000_000)
+    client = producing_client(kafka, 1_000_000)
     partition_of = partitioner(client, topic)
     keys = [f"u{number}".encode() for number in range(200)]
     sent = {key: client.send(topic, key=key, value=b"{}") for key in keys}
     chosen = {key: future.get(30).partition for key, future in sent.items()}
-    close_client(client)
+    close_producer(client)
     assert {key: partition_of(key) for key in keys} == chosen
     assert len(set(chosen.values())) > 1
 

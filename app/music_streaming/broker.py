@@ -1,0 +1,225 @@
+"""Kafka: every client that the appliance makes, and every question about topics, offsets and reachability.
+
+The only module that imports kafka-python; what others need of it has a name here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import functools
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import kafka.errors
+import tenacity
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, OffsetSpec
+from kafka.partitioner.default import murmur2
+
+from music_streaming.error import MusicError
+
+if TYPE_CHECKING:
+    from music_streaming.settings import KafkaSettings
+
+KafkaError: type[Exception] = kafka.errors.KafkaError
+"""What every client of this module raises."""
+
+TOO_LARGE: tuple[type[Exception], ...] = (
+    kafka.errors.MessageSizeTooLargeError,
+    kafka.errors.RecordListTooLargeError,
+)
+"""Of a record that no broker would take, however often it is sent."""
+
+CONNECT_SECONDS = 5.0
+CLOSE_SECONDS = 0.2
+
+
+class BrokerError(MusicError):
+    """A broker or topic that does not answer."""
+
+
+@dataclass(frozen=True)
+class TopicState:
+    """What Kafka says of the topic: its id and, of each partition, the first offset kept and the next one."""
+
+    topic_id: str
+    first: Mapping[int, int]
+    end: Mapping[int, int]
+
+
+def probe(bootstrap: str, *, seconds: float = 3) -> str:
+    """Why no server of `bootstrap` takes a connection, or "" when one does.
+
+    For asking before kafka-python is asked: its clients leave sockets behind when they cannot connect.
+    """
+    refusals = []
+    for server in bootstrap.split(","):
+        host, _, port = server.strip().rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=seconds):
+                return ""
+        except (OSError, ValueError) as error:
+            refusals.append(f"{server}: {error}")
+    return "; ".join(refusals)
+
+
+@contextlib.contextmanager
+def admin(bootstrap: str, *, timeout_seconds: float = 15) -> Iterator[KafkaAdminClient]:
+    """An admin client on the broker; raises BrokerError when none answers within `timeout_seconds`."""
+    refusal = tenacity.Retrying(
+        retry=tenacity.retry_if_result(bool),
+        stop=tenacity.stop_after_delay(timeout_seconds),
+        wait=tenacity.wait_fixed(0.2),
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else "",
+    )(probe, bootstrap)
+    client = None
+    if not refusal:
+        try:
+            client = KafkaAdminClient(
+                bootstrap_servers=bootstrap.split(","),
+                client_id="musicctl",
+                bootstrap_timeout_ms=int(timeout_seconds * 1000),
+            )
+        except KafkaError as error:
+            refusal = f"{type(error).__name__}: {error}"
+    if client is None:
+        raise BrokerError.of(
+            "Kafka",
+            found=f"no broker at {bootstrap} within {timeout_seconds:g} s ({refusal})",
+            wanted="a broker that answers",
+            remedy="systemctl status music-kafka; journalctl -u music-kafka -n 50",
+        )
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def reader(bootstrap: str) -> contextlib.closing[KafkaConsumer]:
+    """A consumer that belongs to no group: it only asks for offsets."""
+    return contextlib.closing(KafkaConsumer(bootstrap_servers=bootstrap.split(","), group_id=None))
+
+
+def producer(kafka: KafkaSettings, max_size: int) -> KafkaProducer:
+    """A client that doubles and loses nothing; max_size: bytes of a record. KafkaError without a broker."""
+    milliseconds = int(CONNECT_SECONDS * 1000)
+    return KafkaProducer(
+        bootstrap_servers=kafka.bootstrap.split(","),
+        client_id="music-producer",
+        enable_idempotence=True,
+        acks="all",
+        linger_ms=25,
+        # Not more: a history's partitions would be hours of its time apart, and plays late for that alone.
+        batch_size=65_536,
+        max_request_size=max_size,
+        allow_auto_create_topics=False,
+        # An outage of any length is waited out; what is on its way is bounded by the sender.
+        delivery_timeout_ms=2**31 - 1,
+        max_block_ms=milliseconds,
+        bootstrap_timeout_ms=milliseconds,
+        reconnect_backoff_max_ms=5_000,
+        metrics_enabled=False,
+    )
+
+
+def close_producer(client: KafkaProducer) -> None:
+    """Close at once; what is still on its way fails."""
+    # close() flushes first, and raises when the broker is away, leaving its thread at work. No public
+    # way to give up exists, so the thread is told first.
+    client._sender.force_close()
+    client._sender.join(CLOSE_SECONDS)
+    with contextlib.suppress(kafka.errors.KafkaTimeoutError):
+        client.close(timeout=0)
+
+
+def partitioner(client: KafkaProducer, topic: str) -> Callable[[bytes], int]:
+    """Tell for a key the partition that `client` would choose, which works that out anew for every record."""
+    partitions = sorted(client.partitions_for(topic))
+    return functools.cache(lambda key: partitions[(murmur2(key) & 0x7FFFFFFF) % len(partitions)])
+
+
+def send_one(bootstrap: str, topic: str, key: bytes, value: bytes | None, seconds: float) -> tuple[int, int]:
+    """Send one record and wait for the broker's answer: its partition and offset. KafkaError as it comes."""
+    client = KafkaProducer(
+        bootstrap_servers=bootstrap.split(","), acks="all", max_block_ms=int(seconds * 1000)
+    )
+    try:
+        sent = client.send(topic, key=key, value=value).get(timeout=seconds)
+    finally:
+        client.close(timeout=5)
+    return sent.partition, sent.offset
+
+
+def topic_state(bootstrap: str, topic: str) -> TopicState:
+    """Ask Kafka for the topic; BrokerError where it does not exist, KafkaError as it comes."""
+    with admin(bootstrap) as client:
+        topic_id = topic_identity(client, topic)
+    with reader(bootstrap) as consumer:
+        parts = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        first, end = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
+    return TopicState(
+        topic_id,
+        {part.partition: offset for part, offset in first.items()},
+        {part.partition: offset for part, offset in end.items()},
+    )
+
+
+def topic_identity(client: KafkaAdminClient, topic: str) -> str:
+    """The id that tells a topic from another one of the same name (KIP-516)."""
+    for found in client.describe_topics([topic]):
+        if not found["error_code"]:
+            return str(found["topic_id"])
+    raise BrokerError.of(
+        "Kafka", found=f"no topic {topic}", wanted="the topic of the plays", remedy="sudo musicctl topics"
+    )
+
+
+def end_offsets(client: KafkaAdminClient, topic: str) -> dict[int, int]:
+    """Partition -> offset of the next record to be written; {} when there is no such topic."""
+    (described,) = client.describe_topics([topic])
+    partitions = [TopicPartition(topic, entry["partition_index"]) for entry in described["partitions"]]
+    if not partitions:
+        return {}
+    found = client.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+    return {partition.partition: at.offset for partition, at in found.items()}
+
+
+def ends_of_topic(settings: KafkaSettings) -> dict[int, int]:
+    """Partition -> end offset of the events' topic; BrokerError where there is no broker or no such topic."""
+    with admin(settings.bootstrap, timeout_seconds=3) as client:
+        try:
+            ends, found = end_offsets(client, settings.topic), "no such topic"
+        except KafkaError as error:
+            ends, found = {}, f"{type(error).__name__}: {error}"
+    if not ends:
+        raise BrokerError.of(
+            f"Topic {settings.topic}", found=found, wanted="its partitions", remedy="sudo musicctl topics"
+        )
+    return ends
+
+
+def offsets_by_time(bootstrap: str, topic: str, times: Mapping[int, dt.datetime]) -> dict[int, int | None]:
+    """Of each partition the first offset that Kafka appended after `times`; None where there is none."""
+    asked = {
+        TopicPartition(topic, number): int(moment.timestamp() * 1000) + 1 for number, moment in times.items()
+    }
+    with reader(bootstrap) as consumer:
+        found = consumer.offsets_for_times(asked)
+    return {part.partition: at.offset if at else None for part, at in found.items()}
+
+
+def topic_config(client: KafkaAdminClient, topic: str) -> dict[str, str]:
+    """The configuration of `topic`, defaults included; Kafka's own keys and their values as text."""
+    asked = [ConfigResource(ConfigResourceType.TOPIC, topic, {})]
+    described: Mapping[str, Any] = client.describe_configs(asked, config_filter="all")["topic"][topic]
+    return {key: entry["value"] for key, entry in described.items()}
+
+
+def change_topic_config(client: KafkaAdminClient, topic: str, values: Mapping[str, str]) -> str:
+    """Set some keys of the configuration of `topic`; the broker's refusal, or ""."""
+    asked = [ConfigResource(ConfigResourceType.TOPIC, topic, dict(values))]
+    outcome = client.alter_configs(asked)["topic"][topic]
+    return "" if outcome == "OK" else str(outcome)
