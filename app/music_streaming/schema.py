@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
+from music_streaming import terminal
 from music_streaming.error import MusicError
+from music_streaming.settings import Role, Settings
 
 _FILE_NAME = re.compile(r"\d{3}_[a-z0-9_]+\.sql")
 # Any number will do, as long as every version of this program uses the same.
@@ -144,3 +148,18 @@ def migrate(connection: Any, folder: Path) -> list[str]:
                 (missing[0].name, missing[0].sha256),
             )
             applied.append(missing[0].name)
+
+
+@click.command()
+@terminal.as_json
+@terminal.dry_run
+def schema(as_json: bool, dry_run: bool) -> None:
+    """Apply the migrations of files/schema that the database lacks."""
+    settings = Settings.load()
+    folder = settings.paths.files / "schema"
+    with settings.postgres.connection(Role.OWNER, application="musicctl-schema") as connection:
+        if dry_run:
+            changes = [migration.name for migration in pending(connection, folder)]
+        else:
+            changes = migrate(connection, folder)
+    terminal.print_changes(changes, as_json=as_json)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import click
 import tenacity
 import yaml
 
-from music_streaming import broker
+from music_streaming import broker, terminal
 from music_streaming.error import MusicError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from music_streaming.settings import KafkaSettings, Settings
+from music_streaming.settings import KafkaSettings, Settings
 
 EVENTS = "stream_events"
 REJECTS = "stream_events_rejected"
@@ -176,3 +174,11 @@ def _configure(client: Any, topic: Topic, *, dry_run: bool) -> list[str]:
                 remedy="correct the value in the inventory or files/topics.yml.",
             )
     return [f"{topic.name}: {key} {there[key]} -> {value}" for key, value in different.items()]
+
+
+@click.command()
+@terminal.as_json
+@terminal.dry_run
+def topics(as_json: bool, dry_run: bool) -> None:
+    """Create, grow and configure the topics as files/topics.yml and the settings say."""
+    terminal.print_changes(ensure_topics(Settings.load(), dry_run=dry_run), as_json=as_json)

@@ -45,9 +45,10 @@ def missing(words: list[str], root: click.Command = musicctl) -> str | None:
         elif isinstance(command, click.Group):
             if command is root and word in PROSE:
                 break
-            if word not in command.commands:
+            found = command.get_command(click.Context(command), word)
+            if found is None:
                 return f"{command.name} {word}"
-            command = command.commands[word]
+            command = found
     return None
 
 

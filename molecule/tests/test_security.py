@@ -78,7 +78,7 @@ def test_secrets_are_closed_and_nowhere_else(board):
 
 
 def test_all_parts_are_listed_with_their_licences(board):
-    bill = json.loads(board.ssh("sudo cat /var/lib/music/parts.cdx.json").stdout)
+    bill = json.loads(board.ssh("sudo cat /var/lib/music/sbom.cdx.json").stdout)
     assert bill["bomFormat"] == "CycloneDX"
     owners = {owner["name"]: owner["components"] for owner in bill["components"]}
     assert set(owners) == {"music-streaming", "board", "kafka", "postgres", "spark", "superset"}

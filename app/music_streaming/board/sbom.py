@@ -85,7 +85,7 @@ def _docker(*arguments: str) -> list[str]:
             "Parts",
             found=" ".join(done.stderr.split()),
             wanted="a Docker daemon that answers root",
-            remedy="sudo musicctl parts; systemctl status docker",
+            remedy="sudo musicctl sbom; systemctl status docker",
         )
     return done.stdout.split("\n")[:-1]
 
@@ -223,7 +223,7 @@ def write(settings: Settings) -> list[str]:
 
     MusicError where Docker or the folder of the data is closed to this user.
     """
-    path = settings.paths.data / "parts.cdx.json"
+    path = settings.paths.data / "sbom.cdx.json"
     images, app = running_images(), parts_of_app()
     versions = {image.name: image.id for image in images} | {APP: version(APP)}
     if is_of(path, versions, app):
@@ -238,7 +238,7 @@ def write(settings: Settings) -> list[str]:
             "Parts",
             found=f"{path.parent} closed to this user",
             wanted="root",
-            remedy="sudo musicctl parts",
+            remedy="sudo musicctl sbom",
         ) from None
     part.replace(path)
     return [f"list of {sum(map(len, found.values())):,} parts in {path}"]

@@ -60,7 +60,7 @@ def test_the_bill_is_valid_and_holds_every_part():
 def test_a_bill_is_kept_until_image_or_app_change_or_it_is_cut_short(tmp_path):
     app = sorted(python_distributions([Path(sysconfig.get_path("purelib"))]))
     versions = {"kafka": "sha256:1", "music-streaming": "1"}
-    path = tmp_path / "parts.cdx.json"
+    path = tmp_path / "sbom.cdx.json"
     assert not is_of(path, versions, app)
     path.write_text(bill({"music-streaming": app, "kafka": []}, versions), encoding="utf-8")
     assert is_of(path, versions, app)

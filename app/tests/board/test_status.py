@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
+from music_streaming.board.commands.status import show
 from music_streaming.board.status import (
     Counted,
     Partition,
@@ -18,7 +19,6 @@ from music_streaming.board.status import (
     folders,
     judge,
     parse_units,
-    show,
     size,
 )
 from music_streaming.settings import KafkaSettings, Settings

@@ -1,0 +1,77 @@
+"""`musicctl validate`: the proof of the numbers; with --truth also against what the demo sent."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from music_streaming import terminal
+from music_streaming.board.validate import Sample, compare_with_truth
+from music_streaming.board.validate import validate as take_sample
+from music_streaming.error import MusicError
+from music_streaming.settings import Settings
+
+OWN_TRUTH = "own"
+
+
+@click.command()
+@terminal.as_json
+@click.option("--samples", type=click.IntRange(min=1), default=1, help="Check that many times.")
+@click.option("--interval", type=click.FloatRange(min=0), default=1.0, help="Seconds between two samples.")
+@click.option(
+    "--truth",
+    is_flag=False,
+    flag_value=OWN_TRUTH,
+    metavar="[FILE]",
+    help="Compare with the truth file of a generated history instead; by default that of this board.",
+)
+def validate(as_json: bool, samples: int, interval: float, truth: str | None) -> None:
+    """Prove the numbers: the checks of the data as a table; exit code 1 when one does not hold."""
+    settings = Settings.load()
+    path = _truth_file(settings, truth) if truth else None
+    taken: list[Sample] = []
+    for number in range(samples):
+        if number:
+            time.sleep(interval)
+        taken.append(compare_with_truth(settings, path) if path else take_sample(settings))
+        if samples > 1 and not as_json:
+            click.echo(f"{taken[-1].at:%F %T} {'ok' if taken[-1].ok else 'not ok'}")
+    exact = sum(item.ok for item in taken)
+    # The last sample is shown in full, unless an earlier one is the one to look at.
+    shown = next((item for item in taken if not item.ok), taken[-1])
+    if as_json:
+        terminal.print_json(
+            shown.to_dict() | {"ok": exact == samples, "samples": samples, "samples_ok": exact}
+        )
+    else:
+        _show_checks(shown)
+        click.echo(f"{exact} of {samples} samples ok")
+    raise SystemExit(0 if exact == samples else 1)
+
+
+def _truth_file(settings: Settings, given: str) -> Path:
+    from music_streaming.demo.backfill import truth_file  # noqa: PLC0415  brings numpy and kafka
+
+    path = truth_file(settings) if given == OWN_TRUTH else Path(given)
+    if not path.is_file():
+        raise MusicError.of(
+            "Truth",
+            found=f"no file {path}",
+            wanted="the truth file of a history",
+            remedy="sudo musicctl demo backfill" if given == OWN_TRUTH else "correct the path",
+        )
+    return path
+
+
+def _show_checks(sample: Sample) -> None:
+    table = Table("", "check", "found", "wanted")
+    for check in sample.checks:
+        word, style = ("ok", "green") if check.ok else ("not ok", "bold red")
+        if check.note:
+            word, style = "note", "yellow"
+        table.add_row(Text(word, style=style), Text(check.name), Text(check.found), Text(check.wanted))
+    terminal.console().print(table)
