@@ -20,9 +20,10 @@ from typing import Any
 import click
 import numpy as np
 
-from music_streaming.dashboards.bundle import HOME_SLUG, dataset_ids, load, resolve, shown_charts
+from music_streaming.dashboards.bundle import HOME_SLUG, load, resolve, shown_charts
 from music_streaming.dashboards.chart import chart_query
 from music_streaming.dashboards.superset import Superset
+from music_streaming.dashboards.sync import dataset_ids
 from music_streaming.settings import Settings
 
 CONNECTIONS = 6

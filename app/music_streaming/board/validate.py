@@ -5,16 +5,14 @@ All of them see one snapshot, so that they hold in the middle of the stream. The
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
-from music_streaming.error import MusicError
 from music_streaming.event import AGE_GROUPS, DEVICE_TYPES, SUBSCRIPTION_TYPES, UNKNOWN
-from music_streaming.settings import Role, Settings
+from music_streaming.settings import Settings
+from music_streaming.snapshot import Row, Snapshot, snapshot
 
 REGIONS = ("Africa", "Americas", "Asia", "Europe", "Oceania")
 COUNTS = ("streams", "completions", "skips", "likes", "listened_ms", "duration_ms")
@@ -71,48 +69,9 @@ class Sample:
         return {"at": self.at, "ok": self.ok, "checks": [asdict(check) for check in self.checks]}
 
 
-Row = Mapping[str, Any]
-
-
-class Snapshot:
-    """Queries that all see the database at one moment."""
-
-    def __init__(self, cursor: Any) -> None:
-        self._cursor = cursor
-
-    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
-        """The rows, by column name."""
-        self._cursor.execute(sql, parameters)
-        return list(self._cursor.fetchall())
-
-    def stream(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Iterator[Row]:
-        """The rows, a few thousand at a time: for more than memory should hold."""
-        connection = self._cursor.connection
-        with connection.cursor("stream", cursor_factory=type(self._cursor)) as cursor:
-            cursor.itersize = 5_000
-            cursor.execute(sql, parameters)
-            yield from cursor
-
-    def row(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Row:
-        """The only row."""
-        (row,) = self.rows(sql, parameters)
-        return row
-
-
-@contextlib.contextmanager
-def snapshot(settings: Settings) -> Iterator[Snapshot]:
-    """One repeatable-read transaction as the read-only role."""
-    from psycopg2.extras import RealDictCursor  # noqa: PLC0415
-
-    with settings.postgres.connection(Role.READER, application="musicctl-validate") as connection:
-        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-        with connection.cursor(cursor_factory=RealDictCursor) as cursor:
-            yield Snapshot(cursor)
-
-
 def validate(settings: Settings) -> Sample:
     """Ask every check once; psycopg2.Error when the database does not answer."""
-    with snapshot(settings) as seen:
+    with snapshot(settings, "musicctl-validate") as seen:
         at = seen.row("SELECT now()")["now"].astimezone(UTC)
         return Sample(at, tuple(checks(seen, settings)))
 
@@ -328,67 +287,3 @@ def _times(seen: Snapshot, settings: Settings) -> Iterator[Check]:
         f"{watermark:%F %T}" if watermark else "none",
         f"at most {newest:%F %T} (UTC)" if newest else "none",
     )
-
-
-def compare_with_truth(settings: Settings, path: Path) -> Sample:
-    """Compare the tables with the truth file of a generated history (music_streaming.demo.expected).
-
-    Live plays that fall into the history's windows (those of phones that were offline, or begun before its
-    end) are known by their event_ids and taken off again; listeners are then not compared in their rows, for
-    a sketch forgets nobody. So only windows whose raw plays have not expired can be compared: MusicError
-    where there are none.
-    """
-    from music_streaming.demo.expected import compare, read_header  # noqa: PLC0415  brings the generator
-
-    hours = [datetime.fromisoformat(hour) for hour in read_header(path)["hours"]]
-    with snapshot(settings) as seen:
-        at = seen.row("SELECT now()")["now"].astimezone(UTC)
-        kept = seen.row("SELECT first_day::timestamp AT TIME ZONE 'UTC' AS since FROM demo_first_day")[
-            "since"
-        ]
-        if hours and hours[-1] < kept:
-            raise MusicError.of(
-                "Truth",
-                found=f"a history up to {hours[-1]:%F %H:%M}, of which every play has expired",
-                wanted=f"one that goes beyond {kept:%F %H:%M} UTC",
-                remedy="none needed: musicctl validate without --truth checks what is there",
-            )
-        span = {"since": max(hours[0], kept), "until": hours[-1] + timedelta(hours=1)} if hours else {}
-        found = compare(path, lambda table: seen.stream(_of_history(table), span), since=kept)
-    made = [
-        Check(
-            f"{table}: equals the truth file",
-            not found.differing[table] and found.listener_error[table] <= found.listener_tolerance,
-            f"{found.differing[table]:,} of {found.rows[table]:,} rows differ, "
-            f"listeners off by {found.listener_error[table]:.1%}",
-            f"0 rows, at most {found.listener_tolerance:.0%}",
-        )
-        for table in found.rows
-    ]
-    made += [
-        Check(f"{item.table} {' '.join(item.key)}: {item.column}", False, str(item.got), str(item.wanted))
-        for item in found.differences
-    ]
-    return Sample(at, tuple(made))
-
-
-def _of_history(table: str) -> str:
-    """Demo rows of `table` between since and until, less what plays added that are not of a history."""
-    minutes, names = METRICS[table]
-    key = ", ".join(names)
-    counts = ", ".join(f"m.{name} - coalesce(l.{name}, 0) AS {name}" for name in COUNTS)
-    return f"""
-    SELECT window_start, m.source, {", ".join(f"m.{name}" for name in names)}, {counts},
-           CASE WHEN l.streams IS NULL THEN hll_cardinality(m.listeners) END AS listeners
-    FROM {table} AS m
-    LEFT JOIN (
-        SELECT date_bin('{minutes} minutes', event_time, 'epoch') AS window_start, {key}, {_SUMS}
-        FROM stream_events
-        WHERE source = 'demo' AND event_time >= %(since)s AND event_time < %(until)s
-          -- A history's ids are of version 8, live ones of version 4.
-          AND substr(event_id::text, 15, 1) <> '8'
-        GROUP BY 1, {key}
-    ) AS l USING (window_start, {key})
-    WHERE m.source = 'demo' AND window_start >= %(since)s AND window_start < %(until)s
-      AND m.streams > coalesce(l.streams, 0)
-    ORDER BY window_start"""

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from music_streaming import terminal
-from music_streaming.dashboards.bundle import ask_charts, export_bundle, import_bundle, load
+from music_streaming.dashboards.bundle import load
 from music_streaming.dashboards.lint import lint as find_mistakes
+from music_streaming.dashboards.sync import ask_charts, export_bundle, import_bundle
 from music_streaming.settings import Settings
 
 folder_argument = click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 import pytest
 
 from music_streaming import metrics
-from music_streaming.board.validate import METRICS, compare_with_truth, validate
+from music_streaming.board.commands.validate import compare_with_truth
+from music_streaming.board.validate import METRICS, validate
 from music_streaming.demo.expected import TABLES, Truth, read_rows
 from music_streaming.demo.world import CLEAN, World
 from music_streaming.settings import Settings
+from music_streaming.snapshot import snapshot
 
 # What the job writes for ten plays of two sources, two duplicates, three rejects and a tombstone.
 PLAYS = """
@@ -139,9 +141,7 @@ def test_a_recreated_topic_still_adds_up(settings, damage):
 
 
 def test_all_checks_see_one_moment(settings, database):
-    from music_streaming.board.validate import snapshot  # noqa: PLC0415
-
-    with snapshot(settings) as seen:
+    with snapshot(settings, "test") as seen:
         before = seen.row("SELECT count(*) FROM stream_events")
         with contextlib.closing(database.connect("music_owner")) as connection, connection:
             connection.cursor().execute("DELETE FROM stream_events")

@@ -19,7 +19,8 @@ import pytest
 from broker import Broker
 from conftest import Database
 from driver import LIMIT_SECONDS, Driver
-from music_streaming.board.validate import compare_with_truth, validate
+from music_streaming.board.commands.validate import compare_with_truth
+from music_streaming.board.validate import validate
 from music_streaming.broker import close_producer, producer
 from music_streaming.demo.backfill import (
     HistoryError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from music_streaming import terminal
-from music_streaming.board.validate import Sample, compare_with_truth
+from music_streaming.board.validate import Check, Sample
 from music_streaming.board.validate import validate as take_sample
 from music_streaming.error import MusicError
 from music_streaming.settings import Settings
@@ -65,6 +66,29 @@ def _truth_file(settings: Settings, given: str) -> Path:
             remedy="sudo musicctl demo backfill" if given == OWN_TRUTH else "correct the path",
         )
     return path
+
+
+def compare_with_truth(settings: Settings, path: Path) -> Sample:
+    """The comparison with the truth file at `path` as checks, one for each table and difference."""
+    from music_streaming.demo.comparison import compare_tables  # noqa: PLC0415  brings numpy
+
+    at = datetime.now(UTC)
+    found = compare_tables(settings, path)
+    made = [
+        Check(
+            f"{table}: equals the truth file",
+            not found.differing[table] and found.listener_error[table] <= found.listener_tolerance,
+            f"{found.differing[table]:,} of {found.rows[table]:,} rows differ, "
+            f"listeners off by {found.listener_error[table]:.1%}",
+            f"0 rows, at most {found.listener_tolerance:.0%}",
+        )
+        for table in found.rows
+    ]
+    made += [
+        Check(f"{item.table} {' '.join(item.key)}: {item.column}", False, str(item.got), str(item.wanted))
+        for item in found.differences
+    ]
+    return Sample(at, tuple(made))
 
 
 def _show_checks(sample: Sample) -> None:
