@@ -50,6 +50,10 @@ class Board:
         """Run `command` by the board's shell as user pi."""
         return self._run([self.script, "ssh", self.name, command], check=check, timeout=timeout)
 
+    def power(self, verb: str) -> str:
+        """What a verb of molecule/board prints: up, reboot, power-cut, down, inventory."""
+        return self._run([self.script, verb, self.name], timeout=300).stdout
+
     def outside(
         self, *command: str, check: bool = True, timeout: float = 300
     ) -> subprocess.CompletedProcess[str]:
