@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
 
 import run
+from docs import PROJECT
 from login import Login, RefusedError
 
 
@@ -57,3 +61,17 @@ def test_login_takes_what_an_inventory_says_of_ssh():
     assert login.destination == "pi@192.0.2.10"
     assert login.options == ("-o", "IdentityFile=/k", "-o", "Port=2222", "-o", "UserKnownHostsFile=/h")
     assert Login.of("music.local", {}).destination == "music.local"
+
+
+def test_ansible_runs_whatever_the_computer_speaks():
+    """LC_ALL=C, as over ssh from a machine of another language: Ansible refuses what is not UTF-8."""
+    done = subprocess.run(
+        ["make", "--no-print-directory", "--eval", "version: ; @ansible --version", "version"],
+        cwd=PROJECT,
+        env=os.environ | {"LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ansible [core")
