@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -152,27 +153,21 @@ def board() -> Board:
     return Board()
 
 
+def run_playbook(inventory: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the project against the boards of an inventory file."""
+    argv = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", inventory, *arguments]
+    environment = os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    # Molecule's own variables would reach the inner run.
+    environment = {k: v for k, v in environment.items() if not k.startswith(("MOLECULE_", "ANSIBLE_ROLES"))}
+    return subprocess.run(
+        argv, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
+
+
 @pytest.fixture(scope="session")
 def play() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a playbook of the project against the board: play("site.yml", "-e", "x=1")."""
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            "-i",
-            os.environ["MUSIC_INVENTORY"],
-            *arguments,
-        ]
-        environment = os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
-        # Molecule's own variables would reach the inner run.
-        environment = {
-            k: v for k, v in environment.items() if not k.startswith(("MOLECULE_", "ANSIBLE_ROLES"))
-        }
-        return subprocess.run(
-            argv, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=900, check=False
-        )
-
-    return run
+    return functools.partial(run_playbook, os.environ["MUSIC_INVENTORY"])
 
 
 def wait_for(what: str, ask: Callable[[], object], *, seconds: float = 60, every: float = 1) -> object:

@@ -1,0 +1,75 @@
+"""A board that its owner uses for other things: what is not the appliance's is refused by name, and stays."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import Board, run_playbook
+
+# The play of the checks before the first change, and nothing else.
+CHECKS = ("site.yml", "--tags", "always")
+VOTERS = '{"leaderId":1,"leaderEpoch":1,"votedId":-1,"appliedOffset":0,"currentVoters":[{"voterId":1}],"data_version":0}'
+
+
+@pytest.fixture(scope="module")
+def board() -> Iterator[Board]:
+    """A bare board of these tests' own."""
+    board = Board("used")
+    for verb in ("down", "up"):
+        subprocess.run([board.script, verb, board.name], check=True, timeout=300)
+    yield board
+    subprocess.run([board.script, "down", board.name], check=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def inventory(board, tmp_path_factory) -> Path:
+    found = subprocess.run(
+        [board.script, "inventory", board.name], check=True, timeout=60, capture_output=True, text=True
+    )
+    file: Path = tmp_path_factory.mktemp("inventory") / "used.yml"
+    file.write_text(found.stdout, encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def play(inventory) -> Callable[..., subprocess.CompletedProcess[str]]:
+    return functools.partial(run_playbook, str(inventory))
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """The run has ended before its first change, and its message has all these words."""
+    said = " ".join(done.stdout.split())
+    assert done.returncode != 0, done.stdout[-3000:]
+    assert "changed=0" in said, done.stdout[-3000:]
+    assert [word for word in words if word not in said] == [], done.stdout[-3000:]
+
+
+def test_more_brokers_than_at_the_first_run_are_refused(board, inventory, tmp_path):
+    """Three boards of which the first has a lone broker's data; here all three are one board with three folders."""
+    board.ssh(
+        "sudo sh -ec 'mkdir -p /var/lib/music/kafka/__cluster_metadata-0; cd /var/lib/music/kafka;"
+        " echo cluster.id=AAAAAAAAAAAAAAAAAAAAAQ >meta.properties; cat >__cluster_metadata-0/quorum-state'"
+        f" <<'STATE'\n{VOTERS}\nSTATE"
+    )
+    try:
+        hosts = yaml.safe_load(inventory.read_text(encoding="utf-8"))
+        alone = hosts["all"]["hosts"]["used"]
+        for name in ("second", "third"):
+            hosts["all"]["hosts"][name] = alone | {"music_data_root": f"/srv/{name}"}
+            hosts["boards"]["children"]["kafka"]["hosts"][name] = {}
+        three = tmp_path / "three.yml"
+        three.write_text(yaml.safe_dump(hosts), encoding="utf-8")
+        done = run_playbook(str(three), *CHECKS)
+        refused(done, "quorum of 1 controller(s) in /var/lib/music/kafka of used, wanted 3", "empty log")
+        assert done.stdout.count("changed=0") == 3
+        # As it was at the first run it goes on.
+        alone_again = run_playbook(str(inventory), *CHECKS)
+        assert alone_again.returncode == 0, alone_again.stdout[-3000:]
+    finally:
+        board.ssh("sudo rm -r /var/lib/music")
