@@ -10,11 +10,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import Board, run_playbook
+from conftest import Board, run_playbook, wait_for
 
 # The play of the checks before the first change, and nothing else.
 CHECKS = ("site.yml", "--tags", "always")
 VOTERS = '{"leaderId":1,"leaderEpoch":1,"votedId":-1,"appliedOffset":0,"currentVoters":[{"voterId":1}],"data_version":0}'
+
+# In place of dpkg-deb: zstd is never unpacked to its end.
+HANGS = """\
+#!/bin/sh
+case "$*" in *--fsys-tarfile*zstd*) touch /run/unpacking; exec sleep infinity;; esac
+exec /usr/bin/dpkg-deb.whole "$@"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +80,28 @@ def test_more_brokers_than_at_the_first_run_are_refused(board, inventory, tmp_pa
         assert alone_again.returncode == 0, alone_again.stdout[-3000:]
     finally:
         board.ssh("sudo rm -r /var/lib/music")
+
+
+def test_a_board_that_was_unplugged_while_apt_worked_is_mended(board, play):
+    """One package half-installed, others unpacked only, and changes that dpkg had noted for itself."""
+    board.ssh(
+        "sudo sh -ec 'apt-get update -q; mv /usr/bin/dpkg-deb /usr/bin/dpkg-deb.whole; cat >/usr/bin/dpkg-deb;"
+        " chmod +x /usr/bin/dpkg-deb; systemd-run --quiet --collect --unit unplugged --setenv DEBIAN_FRONTEND=noninteractive"
+        f" apt-get install -y --no-install-recommends curl logrotate zstd' <<'SCRIPT'\n{HANGS}SCRIPT",
+        timeout=300,
+    )
+    wait_for(
+        "a package half unpacked", lambda: not board.ssh("test -e /run/unpacking", check=False).returncode
+    )
+    for verb in ("power-cut", "power-on"):
+        subprocess.run([board.script, verb, board.name], check=True, timeout=300)
+    board.ssh("sudo mv /usr/bin/dpkg-deb.whole /usr/bin/dpkg-deb")
+    left = board.ssh("sudo apt-get install -y zstd", check=False)
+    assert "dpkg was interrupted" in left.stderr, left
+    half = board.ssh("dpkg-query -W -f '${db:Status-Eflag} ${Package}\\n' | grep reinstreq").stdout
+    assert half == "reinstreq zstd\n"
+    done = play("site.yml", "--tags", "board")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert board.ssh(
+        "sudo dpkg --audit; ls /var/lib/dpkg/updates; zstd --version | grep -o Zstandard"
+    ).stdout == ("Zstandard\n")
