@@ -105,3 +105,38 @@ def test_a_board_that_was_unplugged_while_apt_worked_is_mended(board, play):
     assert board.ssh(
         "sudo dpkg --audit; ls /var/lib/dpkg/updates; zstd --version | grep -o Zstandard"
     ).stdout == ("Zstandard\n")
+
+
+def test_accounts_of_others_are_refused_by_name_and_stay(board, play):
+    board.ssh(
+        "sudo sh -ec 'useradd --create-home --shell /bin/bash --groups sudo music; echo music:secret | chpasswd;"
+        " groupadd --gid 5003 posts; useradd --uid 5001 --gid posts neighbour'"
+    )
+    accounts = "sudo cat /etc/passwd /etc/group /etc/shadow"
+    before = board.ssh(accounts).stdout
+    refused(play(*CHECKS), "Found 5001 in use", "by the account neighbour;", "Set kafka_uid")
+    settings = ["-e", "kafka_uid=5011"]
+    refused(play(*CHECKS, *settings), "Found 5003 in use", "by the group posts;", "Set postgres_uid")
+    settings += ["-e", "postgres_uid=5013"]
+    words = "logs in with /bin/bash, has the home /home/music, has a password, is in sudo"
+    refused(play(*CHECKS, *settings), f"Found the account music on used, which {words}", "Set pipeline_user")
+    assert board.ssh(accounts).stdout == before
+    settings += ["-e", "pipeline_user=music-player"]
+    done = play(*CHECKS, *settings)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_an_account_of_an_earlier_installation_passes(board, play):
+    """With the group of its name, and even with another number; but in no other group."""
+    board.ssh(
+        "sudo sh -ec 'userdel --remove music 2>/dev/null; userdel neighbour; groupdel posts;"
+        " for name in music music-kafka; do useradd --system --user-group --home-dir /nonexistent"
+        " --shell /usr/sbin/nologin $name; done'"
+    )
+    done = play(*CHECKS)
+    assert done.returncode == 0, done.stdout[-3000:]
+    board.ssh("sudo usermod --groups video music-kafka")
+    try:
+        refused(play(*CHECKS), "Found the account music-kafka on used, which is in video;")
+    finally:
+        board.ssh("sudo sh -ec 'userdel music; userdel music-kafka'")
