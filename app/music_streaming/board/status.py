@@ -177,7 +177,7 @@ def judge(status: Status, settings: Settings) -> list[str]:
         )
     if counts.recent_gaps:
         problems.append(
-            f"{JOB}: found {counts.recent_gaps} new gaps in the last day, wanted none. Remedy: "
+            f"{JOB}: found {counts.recent_gaps} new gaps in the last day, wanted none. Remedy: "  # noqa: S608  a command to type
             "raise the retention of the topic; musicctl sql -c 'SELECT * FROM ingest_gaps'"
         )
     if counts.inexact_sources:

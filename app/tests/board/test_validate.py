@@ -1,14 +1,16 @@
 """The validation queries hold on good data, and each kind of damage is found by name."""
 
 import contextlib
+import subprocess
 from datetime import UTC, datetime
 
 import pytest
+from psycopg2 import sql
 
-from music_streaming import metrics
+from music_streaming import country, event, metrics
 from music_streaming.board.commands.validate import compare_with_truth
-from music_streaming.board.validate import METRICS, validate
-from music_streaming.demo.expected import TABLES, Truth, read_rows
+from music_streaming.board.validate import questions, validate
+from music_streaming.demo.expected import Truth, read_rows
 from music_streaming.demo.world import CLEAN, World
 from music_streaming.settings import Settings
 from music_streaming.snapshot import snapshot
@@ -40,23 +42,14 @@ VALUES ('stream_events', 'id', 1, 0, 5, 'retention');
 """
 
 
-def add_up(table: str) -> str:
-    minutes, keys = METRICS[table]
-    key = ", ".join(keys)
-    return f"""
-    INSERT INTO {table} (window_start, source, {key}, streams, completions, skips, likes, listened_ms,
-                         duration_ms, listeners)
-    SELECT date_bin('{minutes} minutes', event_time, 'epoch'), source, {key}, count(*),
-           count(*) FILTER (WHERE completed), count(*) FILTER (WHERE skipped), count(*) FILTER (WHERE liked),
-           sum(listened_ms), sum(duration_ms), hll_add_agg(hll_hash_text(user_id), 11)
-    FROM plays GROUP BY 1, 2, {key};"""
-
-
 @pytest.fixture
 def settings(database, secrets) -> Settings:
     """A database that the job could have left behind."""
     with contextlib.closing(database.connect("music_writer")) as connection, connection:
-        connection.cursor().execute(PLAYS + "".join(add_up(table) for table in METRICS))
+        cursor = connection.cursor()
+        cursor.execute(PLAYS)
+        for table in metrics.TABLES:
+            cursor.execute(metrics.add_stored(table, sql.Identifier("plays")))
     return secrets(database)
 
 
@@ -123,6 +116,62 @@ def test_damage_is_named(settings, damage, sql, named):
     assert any(name.startswith(named) for name in names), names
 
 
+COUNTED = {table.name: metrics.COUNT_NAMES for table in metrics.TABLES}
+COUNTED |= {roll_up.name: roll_up.counts for roll_up in metrics.ROLL_UPS}
+
+
+@pytest.mark.parametrize(("table", "counts"), COUNTED.items())
+def test_each_count_of_each_table_is_looked_at(settings, damage, table, counts):
+    """A count or table that files/validation forgets is one whose damage goes unseen."""
+    for count in counts:
+        changed = {"table": sql.Identifier(table), "count": sql.Identifier(count)}
+        damage(sql.SQL("UPDATE {table} SET {count} = {count} + 1").format(**changed))
+        found = {check.name: check.found for check in validate(settings).checks if not check.ok}
+        wanted = "demo: accepted =" if count == "streams" else f"{count}: the same sum"
+        assert any(name.startswith(wanted) and table in told for name, told in found.items()), found
+        damage(sql.SQL("UPDATE {table} SET {count} = {count} - 1").format(**changed))
+
+
+SKETCHED = [table.name for table in metrics.TABLES]
+SKETCHED += [roll_up.name for roll_up in metrics.ROLL_UPS if roll_up.sketches]
+
+
+@pytest.mark.parametrize("table", SKETCHED)
+@pytest.mark.parametrize("sketch", metrics.SKETCH_NAMES)
+def test_each_sketch_is_looked_at(settings, damage, table, sketch):
+    damage(sql.SQL("UPDATE {} SET {} = hll_empty(11)").format(sql.Identifier(table), sql.Identifier(sketch)))
+    assert f"{table}: counts, listeners and windows make sense" in failing(settings)
+
+
+VOCABULARIES = {
+    ("user_engagement_metrics", "subscription_type"): event.SUBSCRIPTION_TYPES,
+    ("user_engagement_metrics", "age_group"): event.AGE_GROUPS,
+    ("geographic_metrics", "region"): country.REGIONS,
+    ("device_usage_metrics", "device_type"): event.DEVICE_TYPES,
+}
+
+
+@pytest.mark.parametrize(("table", "field"), VOCABULARIES)
+def test_words_are_those_of_the_contract(settings, table, field):
+    wanted = {check.name: check.wanted for check in validate(settings).checks}
+    words = VOCABULARIES[table, field]
+    assert wanted[f"{table}: {field} is of the vocabulary"] == f"{', '.join(words)} or {event.UNKNOWN}"
+
+
+def test_an_analyst_runs_each_question_with_psql(settings, database, files):
+    for question in questions(files / "validation"):
+        assert question.read_text(encoding="utf-8").startswith("-- "), (
+            f"{question} does not say what it proves"
+        )
+        done = subprocess.run(
+            ["psql", "--no-psqlrc", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1", "--file", question,
+             database.dsn("superset_reader")],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert not done.returncode, done.stderr
+        assert {line.split("|")[1] for line in done.stdout.splitlines()} == {"t"}, done.stdout
+
+
 def test_expired_plays_still_count(settings, damage):
     damage(
         "DELETE FROM stream_events WHERE source = 'demo';"
@@ -170,15 +219,10 @@ def test_the_tables_are_compared_with_the_truth_file(database, secrets, damage, 
             )
     sample = compare_with_truth(secrets(database), path)
     assert sample.ok, sample
-    assert len(sample.checks) == len(METRICS)
+    assert len(sample.checks) == len(metrics.TABLES)
 
     damage("UPDATE device_usage_metrics SET skips = skips + 1")
     sample = compare_with_truth(secrets(database), path)
     assert {check.name.split()[0].rstrip(":") for check in sample.checks if not check.ok} == {
         "device_usage_metrics"
     }
-
-
-def test_the_tables_are_those_of_the_truth_and_of_the_job():
-    assert {name: (minutes, tuple(keys)) for name, (minutes, keys) in TABLES.items()} == METRICS
-    assert {table.name: (table.minutes, table.keys) for table in metrics.TABLES} == METRICS
