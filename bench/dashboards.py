@@ -20,11 +20,13 @@ from typing import Any
 import click
 import numpy as np
 import psycopg2
+from psycopg2 import sql
 from rich.console import Console
 from rich.table import Table
 
 import figures
 from chart_sql import FOLDER, Board, charts, database_options
+from music_streaming import metrics
 from music_streaming.schema import migrate
 
 ROOT = Path(__file__).parents[1]
@@ -35,21 +37,10 @@ LIMIT = 1.0  # seconds
 AS_ON_A_BOARD = "-c random_page_cost=1.1 -c effective_cache_size=1GB -c work_mem=16MB"
 
 _PLAYS = Path(__file__).with_name("dashboards_day.sql")
-_METRICS = """
-INSERT INTO {table} (window_start, source, {keys},
-                     streams, completions, skips, likes, listened_ms, duration_ms, listeners)
-SELECT date_bin('{width}', event_time, 'epoch'), source, {keys}, count(*), count(*) FILTER (WHERE completed),
-       count(*) FILTER (WHERE skipped), count(*) FILTER (WHERE liked), sum(listened_ms), sum(duration_ms),
-       hll_add_agg(hll_hash_text(user_id), 11)
-FROM stream_events WHERE event_time >= %(day)s AND event_time < %(day)s + interval '1 day'
-GROUP BY 1, 2, {keys} ORDER BY 1
-"""
-_TABLES = {
-    "user_engagement_metrics": ("5 min", "subscription_type, age_group"),
-    "geographic_metrics": ("5 min", "country, region"),
-    "device_usage_metrics": ("5 min", "device_type, os"),
-    "content_performance_metrics": ("1 hour", "song_id, title, artist, genre"),
-}
+_DAY = sql.SQL(
+    "(SELECT * FROM stream_events "
+    "WHERE event_time >= %(day)s AND event_time < %(day)s + interval '1 day') AS plays"
+)
 # A batch a second for the last day, in which its plays were stored.
 _BATCHES = """
 INSERT INTO ingest_batches (topic, records, accepted, duplicates, late, rejected, tombstones, watermark,
@@ -67,7 +58,7 @@ def fill(server: str, plays: int, days: int) -> None:
         for role in ROLES:
             cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,))
             if not cursor.rowcount:
-                cursor.execute(f"CREATE ROLE {role} LOGIN")
+                cursor.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
         cursor.execute(f"CREATE DATABASE {DATABASE} OWNER music_owner TEMPLATE template0")
     with contextlib.closing(psycopg2.connect(server, dbname=DATABASE)) as connection:
         cursor = connection.cursor()
@@ -79,8 +70,8 @@ def fill(server: str, plays: int, days: int) -> None:
             parameters = {"day": day, "plays": plays // days}
             cursor.execute("SELECT make_demo_partitions(%s::date[])", ([day.date()],))
             cursor.execute(_PLAYS.read_text(encoding="utf-8"), parameters)
-            for table, (width, keys) in _TABLES.items():
-                cursor.execute(_METRICS.format(table=table, width=width, keys=keys), parameters)
+            for table in metrics.TABLES:
+                cursor.execute(metrics.add_stored(table, _DAY), parameters)
             connection.commit()
             print(f"filled {day:%Y-%m-%d}", file=sys.stderr)
         cursor.execute(_BATCHES)

@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from account_file import ENTRY, entries
+from music_streaming import metrics
 from music_streaming.broker import topic_state
 from music_streaming.settings import Role, Settings
 from on_board import may_have_expired, valid_plays, wait_for_job
 
-TABLES = ("user_engagement", "geographic", "device_usage", "content_performance")
+# As the view ingest_exactness names their sums.
+TABLES = tuple(name.removesuffix("_metrics") for name in metrics.BY_NAME)
 
 
 def acknowledged(folder: Path, position: int) -> tuple[set[str], int]:

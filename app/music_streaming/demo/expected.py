@@ -29,15 +29,8 @@ from music_streaming.demo.rng import Ints
 from music_streaming.demo.sessions import HOUR_MS
 from music_streaming.demo.world import VERSION, Arrivals, World
 from music_streaming.event import AGE_GROUPS, SUBSCRIPTION_TYPES
+from music_streaming.metrics import BY_NAME, COUNT_NAMES, COUNTS
 
-COUNTS = ("streams", "completions", "skips", "likes", "listened_ms", "duration_ms")
-# table: (window in minutes, what the rest of the key is, besides window_start and source)
-TABLES: dict[str, tuple[int, tuple[str, ...]]] = {
-    "user_engagement_metrics": (5, ("subscription_type", "age_group")),
-    "geographic_metrics": (5, ("country", "region")),
-    "device_usage_metrics": (5, ("device_type", "os")),
-    "content_performance_metrics": (60, ("song_id", "title", "artist", "genre")),
-}
 _KEPT = 20  # differences shown
 _TOGETHER = 10_000  # lines packed at a time
 
@@ -81,8 +74,7 @@ class Truth:
 
     def rows(self, table: str) -> Iterator[dict[str, Any]]:
         """The rows that `table` must hold, by key, with exact distinct `listeners`."""
-        minutes, names = TABLES[table]
-        window_ms = minutes * 60_000
+        window_ms = BY_NAME[table].minutes * 60_000
         kept = _Kept(*(np.concatenate(columns) for columns in zip(*self._kept, strict=True)))
         index, keys = self._keys(table, kept)
         code = kept.start_ms // window_ms * len(keys) + index
@@ -90,17 +82,16 @@ class Truth:
         code = code[order]
         firsts = np.flatnonzero(np.diff(code, prepend=-1))
         flags = kept.flags[order]
-        sums = [
-            np.add.reduceat(column.astype(np.int64), firsts).tolist()
-            for column in (
-                np.ones(len(code)),
-                flags & 1,
-                flags >> 1 & 1,
-                flags >> 2 & 1,
-                kept.listened_ms[order],
-                self._world.catalogue.duration_ms[kept.song[order]],
-            )
-        ]
+        # What a count is made from (Count.of) -> what each play brings.
+        plays = {
+            None: np.ones(len(code)),
+            "completed": flags & 1,
+            "skipped": flags >> 1 & 1,
+            "liked": flags >> 2 & 1,
+            "listened_ms": kept.listened_ms[order],
+            "duration_ms": self._world.catalogue.duration_ms[kept.song[order]],
+        }
+        sums = [np.add.reduceat(plays[count.of].astype(np.int64), firsts).tolist() for count in COUNTS]
         group = np.repeat(np.arange(len(firsts)), np.diff(firsts, append=len(code)))
         people = len(self._world.listeners)
         once = np.unique(group * people + kept.listener[order]) // people
@@ -110,8 +101,8 @@ class Truth:
             yield {
                 "window_start": _time(window * window_ms),
                 "source": "demo",
-                **dict(zip(names, keys[key], strict=True)),
-                **dict(zip(COUNTS, counts, strict=True)),
+                **dict(zip(BY_NAME[table].keys, keys[key], strict=True)),
+                **dict(zip(COUNT_NAMES, counts, strict=True)),
                 "listeners": heard_by,
             }
 
@@ -158,7 +149,7 @@ class Truth:
             gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0, compresslevel=1) as file,
         ):
             file.write(_line(header))
-            for table in TABLES:
+            for table in BY_NAME:
                 rows = self.rows(table) if self.accepted else iter(())
                 while lines := b"".join(_line({"table": table, **row}) for row in islice(rows, _TOGETHER)):
                     file.write(lines)
@@ -236,9 +227,9 @@ def compare(
     listeners may be off by `listener_tolerance` (a fraction), on average over a table's rows.
     """
     result = Comparison(
-        rows=dict.fromkeys(TABLES, 0),
-        differing=dict.fromkeys(TABLES, 0),
-        listener_error=dict.fromkeys(TABLES, 0.0),
+        rows=dict.fromkeys(BY_NAME, 0),
+        differing=dict.fromkeys(BY_NAME, 0),
+        listener_error=dict.fromkeys(BY_NAME, 0.0),
         listener_tolerance=listener_tolerance,
     )
     for table, truth in groupby(read_rows(path), itemgetter(0)):
@@ -271,7 +262,9 @@ def _compare_window(
             result.note(Difference(table, key, "streams", None, row["streams"]))
             continue
         wrong = [
-            Difference(table, key, name, true[name], row[name]) for name in COUNTS if row[name] != true[name]
+            Difference(table, key, name, true[name], row[name])
+            for name in COUNT_NAMES
+            if row[name] != true[name]
         ]
         result.differing[table] += bool(wrong)
         result.note(*wrong)
@@ -283,7 +276,7 @@ def _compare_window(
 
 
 def _key(table: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-    return (_window(row["window_start"]), *(row[name] for name in TABLES[table][1]))
+    return (_window(row["window_start"]), *(row[name] for name in BY_NAME[table].keys))
 
 
 def _window(start: datetime | str) -> str:

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from psycopg2 import sql
+
 from music_streaming import broker
 from music_streaming.demo.backfill import Lag, plan_file, truth_file
+from music_streaming.metrics import TABLE_NAMES, columns
 from music_streaming.settings import Role, Settings
-
-TABLES = (
-    "user_engagement_metrics",
-    "geographic_metrics",
-    "device_usage_metrics",
-    "content_performance_metrics",
-    "song_day_streams",
-    "genre_metrics",
-)
 
 
 def remove(settings: Settings) -> int:
@@ -65,19 +59,19 @@ def take_away(connection: Any, watermark_delay_seconds: int) -> int:
     return removed
 
 
-def _statements() -> Iterator[str]:
+def _statements() -> Iterator[str | sql.Composed]:
     # Longer than any query of the dashboards may take.
     yield "SET LOCAL lock_timeout = '60s'"
     # Every batch begins with these rows: the job waits there, and one that is being written is waited for.
     yield "LOCK TABLE ingest_offsets IN EXCLUSIVE MODE"
     # As the expiry of old plays does.
     yield "SELECT pg_advisory_xact_lock(hashtext('demo_partitions'))"
-    for table in TABLES:
-        yield f"DELETE FROM {table} WHERE source = 'demo'"
+    for table in TABLE_NAMES:
+        yield sql.SQL("DELETE FROM {} WHERE source = 'demo'").format(sql.Identifier(table))
 
 
 def _vacuum(connection: Any) -> None:
     """Give the space back; on a board without real plays the tables are then empty files."""
     connection.autocommit = True
     with connection.cursor() as cursor:
-        cursor.execute(f"VACUUM (ANALYZE) {', '.join(TABLES)}")
+        cursor.execute(sql.SQL("VACUUM (ANALYZE) {}").format(columns(TABLE_NAMES)))

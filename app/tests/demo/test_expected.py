@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from music_streaming.country import region_of
-from music_streaming.demo.expected import COUNTS, TABLES, Truth, compare, read_header, read_rows
+from music_streaming.demo.expected import Truth, compare, read_header, read_rows
 from music_streaming.demo.world import Dirt, World
 from music_streaming.event import parse_time
+from music_streaming.metrics import BY_NAME, COUNT_NAMES
 from verdict import check
 
 DAY_MS = 86_400_000
@@ -41,7 +42,7 @@ def sent(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 
 def recount(values: list[bytes]) -> tuple[Tables, Counter[str]]:
     """The four tables from the bytes: accept, drop copies, floor, add."""
-    tables: Tables = {table: {} for table in TABLES}
+    tables: Tables = {table: {} for table in BY_NAME}
     people: dict[tuple[str, ...], set[str]] = defaultdict(set)
     counts: Counter[str] = Counter()
     seen = set()
@@ -62,15 +63,15 @@ def recount(values: list[bytes]) -> tuple[Tables, Counter[str]]:
         event["region"] = region_of(event["country"])
         moment = parse_time(event["event_time"])
         assert moment is not None
-        for table, (minutes, names) in TABLES.items():
-            start = moment - timedelta(seconds=moment.timestamp() % (minutes * 60))
-            key = (f"{start:%Y-%m-%dT%H:%M:%SZ}", "demo", *(event[name] for name in names))
-            row = tables[table].setdefault(key, dict.fromkeys(COUNTS, 0))
+        for table in BY_NAME.values():
+            start = moment - timedelta(seconds=moment.timestamp() % (table.minutes * 60))
+            key = (f"{start:%Y-%m-%dT%H:%M:%SZ}", "demo", *(event[name] for name in table.keys))
+            row = tables[table.name].setdefault(key, dict.fromkeys(COUNT_NAMES, 0))
             flags = (event["completed"], event["skipped"], event["liked"])
             columns = (1, *flags, event["listened_ms"], event["duration_ms"])
-            for column, number in zip(COUNTS, columns, strict=True):
+            for column, number in zip(COUNT_NAMES, columns, strict=True):
                 row[column] += number
-            people[table, *key].add(event["user_id"])
+            people[table.name, *key].add(event["user_id"])
     for table, rows in tables.items():
         for key, row in rows.items():
             row["listeners"] = len(people[table, *key])
@@ -78,7 +79,7 @@ def recount(values: list[bytes]) -> tuple[Tables, Counter[str]]:
 
 
 def as_rows(tables: Tables, table: str) -> list[dict[str, Any]]:
-    names = ("window_start", "source", *TABLES[table][1])
+    names = ("window_start", "source", *BY_NAME[table].keys)
     return [dict(zip(names, key, strict=True)) | row for key, row in sorted(tables[table].items())]
 
 
@@ -90,10 +91,10 @@ def test_truth_is_what_a_recount_finds(world: World, sent: tuple[Path, list[byte
     assert min(counts.values()) > 50
     assert (header["seed"], header["listeners"]) == (7, 200)
     assert header["hours"] == ["2026-11-20T00:00:00Z", "2026-11-21T23:00:00Z"]
-    told: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
+    told: dict[str, list[dict[str, Any]]] = {table: [] for table in BY_NAME}
     for table, row in read_rows(path):
         told[table].append(row)
-    for table in TABLES:
+    for table in BY_NAME:
         wanted = sorted(as_rows(tables, table), key=str)
         assert sorted(told[table], key=str) == wanted
         assert sum(row["streams"] for row in told[table]) == counts["accepted"]
@@ -143,7 +144,7 @@ def test_comparison_leaves_out_what_cannot_be_told(sent: tuple[Path, list[bytes]
     assert not compare(path, rows).ok
     result = compare(path, rows, since=since)
     assert result.ok, result.differences
-    assert result.rows == {table: len(rows(table)) for table in TABLES}
+    assert result.rows == {table: len(rows(table)) for table in BY_NAME}
     assert all(result.rows.values())
 
 
@@ -162,7 +163,7 @@ def test_comparison_finds_each_difference(sent: tuple[Path, list[bytes]]) -> Non
 
     result = compare(path, rows)
     assert not result.ok
-    assert result.differing == {table: 3 if table == "geographic_metrics" else 0 for table in TABLES}
+    assert result.differing == {table: 3 if table == "geographic_metrics" else 0 for table in BY_NAME}
     assert [(found.column, found.wanted is None, found.got is None) for found in result.differences] == [
         ("skips", False, False),
         ("streams", True, False),

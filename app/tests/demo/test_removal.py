@@ -9,8 +9,9 @@ import pytest
 
 from conftest import Database
 from music_streaming.board.validate import validate
-from music_streaming.demo.removal import TABLES, take_away
+from music_streaming.demo.removal import take_away
 from music_streaming.event import format_time
+from music_streaming.metrics import TABLE_NAMES
 from music_streaming.settings import Settings
 from music_streaming.table import Rules, prepare_session, write
 from test_table import NOW, batch, play, rows
@@ -40,7 +41,7 @@ def contents(database: Database, where: str) -> dict[str, list[tuple[Any, ...]]]
         table: database.rows(
             f"SELECT to_jsonb(t) - 'updated_at' - 'late' FROM {table} AS t WHERE {where} ORDER BY 1::text"
         )
-        for table in ("stream_events", *TABLES)
+        for table in ("stream_events", *TABLE_NAMES)
     }
 
 
