@@ -56,7 +56,7 @@ class Chart:
                     f"{_expression(names, column)} IN ({', '.join(_quoted(value) for value in chosen)})"
                 )
         where += [query["extras"]["where"]] if "where" in query["extras"] else []
-        lines = [f"SELECT {', '.join(select)}", f"FROM {self._source(board)}"]
+        lines = [f"SELECT {', '.join(select)}", f"FROM {self.source(board)}"]
         lines += [f"WHERE {' AND '.join(filter(None, where))}"] if any(where) else []
         if query["columns"] and query["metrics"]:
             lines.append(f"GROUP BY {', '.join(str(place + 1) for place in range(len(query['columns'])))}")
@@ -81,7 +81,7 @@ class Chart:
             return f"{column} >= {_moment(board.since)} AND {column} < {_moment(board.until)}"
         return f"{column} {({'==': '='}).get(item['op'], item['op'])} {_quoted(item['val'])}"
 
-    def _source(self, board: Board) -> str:
+    def source(self, board: Board) -> str:
         sql = self.dataset["sql"]
         if not sql:
             return f"{self.dataset['schema']}.{self.dataset['table_name']}"
