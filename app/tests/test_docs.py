@@ -8,9 +8,11 @@ import re
 import pytest
 import yaml
 
-from docs import PROJECT, ROLES, SETTINGS, options, rendered
+from docs import PROJECT, ROLES, SETTINGS, WIRING, options, rendered
 
 CASES = "molecule/cases.md"
+BARE = "molecule/tests/test_bare.py"
+STORIES = [f"molecule/{name}.yml" for name in ("default/settings", "edited/settings", "edited/proxy")]
 PAGES = ["docs/architecture.md", "docs/reliability.md", "docs/settings.md"]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", CASES, *PAGES]
 
@@ -59,6 +61,25 @@ def test_every_option_says_what_it_is():
     assert [
         name for role in ROLES for name, option in options(role).items() if not option.get("description")
     ] == []
+
+
+def test_every_setting_is_in_a_story_at_another_value():
+    """In the settings of a story, refused on a bare board, or in the inventory of a simulated board."""
+    default = yaml.safe_load((PROJECT / "playbooks/group_vars/all.yml").read_text(encoding="utf-8"))
+    documented = {name: default[name] for name in WIRING}
+    for role in ROLES:
+        documented |= {name: option.get("default") for name, option in options(role).items()}
+    tried = set(
+        re.findall(r"^ +([a-z_]+):", (PROJECT / "molecule/board").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    tried |= set(
+        re.findall(r'^    \("([a-z_]+)=', (PROJECT / BARE).read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    for story in STORIES:
+        given = yaml.safe_load((PROJECT / story).read_text(encoding="utf-8"))
+        assert [name for name in given if name not in documented] == [], story
+        tried |= {name for name, value in given.items() if value != documented[name]}
+    assert sorted(set(documented) - tried) == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -26,6 +26,7 @@ REFUSALS = [
     ("music_display_time_zone=US/Eastern", "wanted America/New_York"),
     ("music_display_time_zone=Mars/Olympus", "such as Europe/Berlin"),
     ("board_min_memory_mb=9999999", "wanted 9999999 MB"),
+    ("board_min_disk_mb=99999999", "wanted 99999999 MB"),
     ("firewall_dashboard_sources=['home']", "firewall_dashboard_sources"),
     ("ansible_port=2222", "Connection refused"),
     ("ansible_become_password=", "--ask-become-pass"),
@@ -101,3 +102,19 @@ def test_a_dry_run_passes_and_changes_nothing(board, play):
     assert done.returncode == 0, done.stdout[-5000:]
     assert changes(before, board.snapshot()) == []
     BARE.write_text(json.dumps(before), encoding="utf-8")
+
+
+# In the difference that a dry run tells, of settings that would cost an image or the history of a board that is set up.
+ARRIVES = [
+    "listening-room", "--user 6001:6001", "--user 6002:6002", "--user 6003:6003", "--user 6004:6004",
+    "/srv/music/kafka", "CONTROLLER://127.0.0.1:19093", "CLIENT://127.0.0.1:19092", "port = 15432",
+    "spark://127.0.0.1:17077", "master_web_port = 18080", '"18081"', "[::]:18088", "executor_cores = 1",
+    "history_days = 10", "listeners = 2500", '"fr_FR", "ko_KR"', 'pace = "model"', "seed = 43",
+    'MUSIC_ADMIN_USER = "owner"',
+]  # fmt: skip
+
+
+def test_settings_arrive_in_a_dry_run(play):
+    done = play("site.yml", "--check", "--diff", "-e", "@molecule/default/settings.yml")
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert [words for words in ARRIVES if words not in done.stdout] == []

@@ -1,0 +1,80 @@
+"""Settings at values that are not their defaults: each is where it has its effect."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import PROJECT
+
+SETTINGS = ("-e", "@molecule/edited/settings.yml")
+PROXY = ("-e", "@molecule/edited/proxy.yml")
+ASK = "sudo psql -h /run/music-postgres -U postgres -At -c"
+CHART = {"expressionType": "SQL", "sqlExpression": "max(current_setting('statement_timeout'))", "label": "n"}
+# What to ask the board: what its answer has to hold.
+EFFECTS = {
+    "apt-config dump DPkg::Lock::Timeout": ['"240"'],
+    "cat /etc/systemd/journald.conf.d/music.conf": ["SystemMaxUse=150M"],
+    "openssl storeutl -noout -text -certs /etc/ssl/certs/ca-certificates.crt | grep Subject:": ["Story edited"],
+    "sudo ufw status": ["9100/tcp"],
+    "cat /etc/systemd/system/music-kafka.service": ["-Xmx272m"],
+    "cat /etc/music/kafka/server.properties": [
+        "log.cleaner.threads=2", "log.flush.interval.ms=900", "message.max.bytes=2200000",
+    ],
+    "cat /etc/systemd/system/music-spark-master.service": ["SPARK_DAEMON_MEMORY=144m"],
+    "cat /etc/systemd/system/music-spark-worker.service": ["size=272m", '"800m"', '"--cores" "2"'],
+    "cat /etc/music/music.toml": [
+        'display_time_zone = "Europe/Berlin"', "retention_bytes = 540000000", 'driver_memory = "240m"',
+        'executor_memory = "240m"', "trigger_seconds = 0.9", "max_offsets_per_trigger = 40000",
+        "future_tolerance_seconds = 240", "watermark_delay_seconds = 500", "demo_retention_days = 15",
+    ],
+    f"{ASK} 'show max_connections' -c 'show shared_buffers' -c 'show log_min_duration_statement'": [
+        "44", "144MB", "8s",
+    ],
+    "sudo musicctl sql --csv -c 'SHOW statement_timeout'": ["20s"],
+    "cat /etc/systemd/system/music-superset.service": ["--threads=7", "wait-ready 500"],
+    "cat /etc/music/superset_config.py": [
+        "SQLLAB_TIMEOUT = 20", '"pool_size": 3', "CACHE_DEFAULT_TIMEOUT = 45", '"TAGGING_SYSTEM": True',
+        'LOG_LEVEL = "INFO"', '"30 per minute"',
+    ],
+    "curl -s -o /dev/null -w '%{redirect_url}' http://127.0.0.1:8088/superset/welcome/": ["/login"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("question", EFFECTS, ids=lambda question: question.partition(" -c")[0])
+def test_a_changed_setting_arrives(board, question):
+    answer = board.ssh(question).stdout
+    assert [words for words in EFFECTS[question] if words not in answer] == [], answer
+
+
+def test_the_readers_timeout_reaches_charts(board):
+    with board.superset_admin() as admin:
+        dataset = admin.get("/api/v1/dataset/").json()["result"][0]["id"]
+        asked = {
+            "datasource": {"id": dataset, "type": "table"},
+            "queries": [{"columns": [], "metrics": [CHART]}],
+            "force": True,
+        }
+        answer = admin.post("/api/v1/chart/data", json=asked)
+    assert answer.json()["result"][0]["data"] == [{"n": "20s"}], answer.text
+
+
+def test_behind_a_proxy_that_speaks_https(board, play):
+    """Bound to loopback, at other ports, with https wanted: dashboards are imported and checked all the same."""
+    there = ("site.yml", *SETTINGS, *PROXY, "--tags", "spark,superset,pipeline")
+    try:
+        done = play(*there)
+        assert done.returncode == 0, done.stdout[-3000:]
+        again = play(*there)
+        assert again.returncode == 0, again.stdout[-3000:]
+        assert "changed=0" in again.stdout, again.stdout[-3000:]
+        asked = "curl -s -o /dev/null -w '%{http_code} %{redirect_url}' http://127.0.0.1:18088/login/"
+        assert board.ssh(asked).stdout == "302 https://127.0.0.1:18088/login/"
+        assert board.ssh(f"{asked} -H 'X-Forwarded-Proto: https'").stdout.startswith("200")
+        assert board.ssh("sudo musicctl dashboards import").stdout.strip() == "unchanged"
+        board.ssh("sudo musicctl trace")
+        board.ssh("sudo musicctl status")
+        assert "127.0.0.1:18088" in board.ssh("ss --listening --tcp --numeric").stdout
+    finally:
+        back = play("site.yml", *SETTINGS)
+        assert back.returncode == 0, back.stdout[-3000:]
+        assert (PROJECT / "molecule/edited/settings.yml").exists()
