@@ -102,7 +102,9 @@ endif
 compile := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate --python-version 3.11 \
   --custom-compile-command "make lock"
 
-apt_install := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
+as_root := $(if $(filter-out 0,$(shell id -u)),sudo)
+apt_update := $(as_root) apt-get update -qq
+apt_install := $(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
 .PHONY: setup-test
 setup-test: .venv/test
@@ -115,14 +117,17 @@ setup-test: .venv/test
 .venv/test: requirements-test.lock Makefile
 	$(call python_at_hand)
 	$(call install,requirements-test.lock)
-	@dpkg --status $(PACKAGES) >/dev/null 2>&1 || { apt-get update -qq && $(apt_install) $(PACKAGES) >/dev/null; }
+	@dpkg --status $(PACKAGES) >/dev/null 2>&1 || { $(apt_update) && $(apt_install) $(PACKAGES) >/dev/null; }
 	@$(apt_install) postgresql-$$(ls /usr/lib/postgresql | sort -V | tail -n 1)-hll >/dev/null
 	@touch $@ .venv/control
 
-# A bare Debian has Python without venv.
+# A bare Debian has neither Python with venv nor an SSH client.
 define python_at_hand
-	@python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-	  { echo "found no Python 3.11 with venv, installing it"; apt-get update -qq && $(apt_install) python3-venv; }
+	@ready() { command -v ssh >/dev/null && python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }; \
+	ready || { echo "found no Python 3.11 with venv or no SSH client, installing them"; \
+	  $(apt_update) && $(apt_install) python3-venv openssh-client >/dev/null; }; \
+	ready || { echo "found $$(python3 --version 2>&1), wanted Python 3.11 or newer with venv, and ssh: use Debian 12, Ubuntu 24.04" \
+	  "or newer, or install them and run again"; exit 1; }
 endef
 
 define install
