@@ -12,7 +12,6 @@ import json
 import zipfile
 from functools import cached_property
 from http import HTTPStatus
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Self
 
 import httpx
@@ -52,7 +51,11 @@ class Superset:
             self._http.headers["X-Forwarded-Proto"] = "https"
             self._referer = self.url.replace("http://", "https://", 1)
             # The session's cookie is marked Secure, but the way from the proxy is plain http.
-            self._http.cookies.jar.set_policy(DefaultCookiePolicy(secure_protocols=("http", "https")))
+            self._http.event_hooks = {"response": [lambda _: self._unmark_cookies()]}
+
+    def _unmark_cookies(self) -> None:
+        for cookie in self._http.cookies.jar:
+            cookie.secure = False
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
