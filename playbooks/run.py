@@ -102,8 +102,10 @@ def password_of(logins: list[tuple[Login, bool]]) -> str:
         if known or not login.sudo_asks():
             continue
         file = os.environ.get("ANSIBLE_BECOME_PASSWORD_FILE", "")
+        if os.access(file, os.X_OK):
+            return ""  # Ansible runs it
         if not password and file:
-            password = Path(file).expanduser().read_text(encoding="utf-8").strip()
+            password = password_in(Path(file).expanduser())
         if not password and not at_a_terminal():
             raise RefusedError(
                 f"a sudo on {login.name} that asks for a password, and no terminal to ask for it",
@@ -123,6 +125,16 @@ def password_of(logins: list[tuple[Login, bool]]) -> str:
                 "inventory/host_vars (Ansible Vault keeps it).",
             )
     return password
+
+
+def password_in(file: Path) -> str:
+    """The first line of the file that the owner named."""
+    try:
+        return file.read_text(encoding="utf-8").partition("\n")[0]
+    except (OSError, UnicodeDecodeError) as error:
+        raise RefusedError(
+            f"no password in {file} ({error})", "a text file", "correct ANSIBLE_BECOME_PASSWORD_FILE."
+        ) from error
 
 
 def board_inventory(board: str, name: str) -> str:

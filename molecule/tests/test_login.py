@@ -20,10 +20,14 @@ ANSWER_SECONDS = 60
 Run = Callable[..., tuple[int, str]]
 
 
+def board_state(board: Board) -> Path:
+    """What molecule/board keeps of it."""
+    return Path(os.environ.get("MUSIC_CACHE", Path.home() / ".cache/music-streaming")) / "boards" / board.name
+
+
 @pytest.fixture
 def password(board: Board) -> str:
-    cache = os.environ.get("MUSIC_CACHE", str(Path.home() / ".cache/music-streaming"))
-    return (Path(cache) / "boards" / board.name / "password").read_text(encoding="utf-8").strip()
+    return (board_state(board) / "password").read_text(encoding="utf-8").strip()
 
 
 @pytest.fixture
@@ -167,3 +171,18 @@ def test_changed_host_key_is_refused(newcomer, board):
     assert code == 1
     assert "another host key" in shown, shown
     assert f"-R {board.address}" in shown
+
+
+@pytest.mark.parametrize("content", ["", "wrong\n"])
+def test_password_of_sudo_where_nobody_can_be_asked(newcomer, board, tmp_path, monkeypatch, content):
+    if content:
+        file = tmp_path / "password"
+        file.write_text(content, encoding="utf-8")
+        monkeypatch.setenv("ANSIBLE_BECOME_PASSWORD_FILE", str(file))
+    state = board_state(board)
+    code, shown = newcomer(
+        "site.yml", prepare=f"cp {state}/id_ed25519* ~/.ssh; cp {state}/known_hosts ~/.ssh"
+    )
+    assert code == 1
+    assert ("does not take" if content else "set ANSIBLE_BECOME_PASSWORD_FILE=") in shown, shown
+    assert "PLAY" not in shown
