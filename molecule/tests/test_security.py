@@ -9,7 +9,7 @@ import secrets
 import httpx
 import pytest
 
-from conftest import CONTAINERS, UNITS, count_of_a_dataset, wait_for
+from conftest import CONTAINERS, PROJECT, UNITS, count_of_a_dataset, wait_for
 
 # What home networks are asked for, and what the appliance's parts would use.
 UDP = "53,67,68,69,111,123,137,138,161,500,514,631,1900,4500,5353,5432,7077,8088,9092,9093"
@@ -21,9 +21,13 @@ def test_only_ssh_and_dashboards_answer_from_outside(board, address):
 
 
 @pytest.mark.parametrize("address", ["address", "address6"])
-def test_only_mdns_answers_over_udp(board, address):
-    found = board.open_ports(getattr(board, address), "-sU", "-p", UDP, "--max-scan-delay", "20ms")
-    assert set(found) <= {"5353/open/udp"}
+def test_nothing_answers_over_udp(board, address):
+    assert board.open_ports(getattr(board, address), "-sU", "-p", UDP, "--max-scan-delay", "20ms") == []
+
+
+def test_the_boards_name_answers_a_multicast(board):
+    answer = board.outside("python3", str(PROJECT / "molecule/tests/ask_name.py"), board.name, timeout=60)
+    assert answer.stdout.strip() == board.address
 
 
 def test_doors_stay_shut_when_firewall_and_docker_are_restarted(board):
