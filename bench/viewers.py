@@ -4,7 +4,7 @@ Each viewer asks for every chart of the board through the cache, as a page does 
 six connections like a browser. A number's age, at the moment before the next refresh replaces it, is the age
 of the newest play when it was computed plus the time since then. Run it on the board itself:
 
-    sudo /opt/music/venv/bin/python - --minutes 10 < bench/viewers.py
+    sudo /opt/music/app/bin/python - --minutes 10 < bench/viewers.py
 """
 
 from __future__ import annotations

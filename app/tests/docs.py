@@ -12,11 +12,6 @@ PROJECT = Path(__file__).parents[2]
 SETTINGS = PROJECT / "docs/settings.md"
 # In the order of the flow.
 ROLES = ["board", "docker", "firewall", "_image", "kafka", "postgres", "spark", "pipeline", "superset"]
-# Arguments that other roles give; nobody sets them in an inventory.
-INTERNAL = {
-    "image_name", "image_base", "image_context", "image_build_args", "image_ahead", "image_copied",
-    "image_loading",
-}  # fmt: skip
 WIRING: dict[str, dict[str, object]] = yaml.safe_load(
     (PROJECT / "playbooks/vars/wiring.yml").read_text(encoding="utf-8")
 )["wiring_specs"]
@@ -25,8 +20,8 @@ WIRING: dict[str, dict[str, object]] = yaml.safe_load(
 def options(role: str) -> dict[str, dict[str, object]]:
     """The public settings of `role` from its meta/argument_specs.yml."""
     text = (PROJECT / "roles" / role / "meta/argument_specs.yml").read_text(encoding="utf-8")
-    found: dict[str, dict[str, object]] = yaml.safe_load(text)["argument_specs"]["main"]["options"]
-    return {name: option for name, option in found.items() if name not in INTERNAL}
+    found: dict[str, dict[str, object]] = yaml.safe_load(text)["argument_specs"]["settings"]["options"]
+    return found
 
 
 def settings_table() -> str:

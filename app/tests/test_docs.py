@@ -17,30 +17,6 @@ PAGES = ["docs/architecture.md", "docs/reliability.md", "docs/settings.md"]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", CASES, *PAGES]
 
 
-@pytest.mark.parametrize("role", sorted(path.name for path in (PROJECT / "roles").iterdir()))
-def test_defaults_equal_argument_specs(role):
-    file = PROJECT / "roles" / role / "defaults/main.yml"
-    defaults = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
-    spec = PROJECT / "roles" / role / "meta/argument_specs.yml"
-    described = yaml.safe_load(spec.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
-    given = {name: option["default"] for name, option in described.items() if "default" in option}
-    assert given == defaults
-    assert [name for name in defaults if not name.startswith(_prefix(role))] == []
-
-
-@pytest.mark.parametrize("role", sorted(path.name for path in (PROJECT / "roles").iterdir()))
-def test_what_a_role_notes_has_its_prefix(role):
-    text = "\n".join(path.read_text(encoding="utf-8") for path in (PROJECT / "roles" / role).rglob("*.yml"))
-    noted = re.findall(r"^ *register: (\w+)$|set_fact:\n +(\w+):|^(__\w+):", text, flags=re.MULTILINE)
-    assert [
-        name for names in noted for name in names if name and not name.lstrip("_").startswith(_prefix(role))
-    ] == []
-
-
-def _prefix(role: str) -> str:
-    return role.lstrip("_") + "_"
-
-
 def test_stories_reach_the_board_as_the_product_does():
     product = configparser.ConfigParser()
     product.read(PROJECT / "ansible.cfg", encoding="utf-8")

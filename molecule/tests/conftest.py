@@ -79,7 +79,7 @@ class Board:
     def script_on_board(self, name: str, *arguments: str, timeout: float = 300) -> dict[str, Any]:
         """Run molecule/tests/`name` in the app's Python on the board; the JSON object that it prints."""
         self.send(SCRIPTS, "on_board.py", "account_file.py", name)
-        command = f"sudo /opt/music/venv/bin/python {SCRIPTS}/{name} {' '.join(arguments)}"
+        command = f"sudo /opt/music/app/bin/python {SCRIPTS}/{name} {' '.join(arguments)}"
         found: dict[str, Any] = json.loads(self.ssh(command, timeout=timeout).stdout)
         return found
 
@@ -100,7 +100,7 @@ class Board:
     def produce(self, value: bytes) -> None:
         """Send one record to the topic of the plays."""
         self.ssh(
-            "sudo /opt/music/venv/bin/python - <<'SCRIPT'\n"
+            "sudo /opt/music/app/bin/python - <<'SCRIPT'\n"
             "from kafka import KafkaProducer\n"
             "p = KafkaProducer(bootstrap_servers='127.0.0.1:9092')\n"
             f"p.send('stream_events', key=b'x', value={value!r}).get(30)\n"

@@ -100,7 +100,7 @@ class Bench:
         self.settle()
         unit = (
             "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestart=always\nRestartSec=1\n"
-            f"ExecStart=/opt/music/venv/bin/python {ACCOUNT}/load.py {RATE} {ACCOUNT} 0\n"
+            f"ExecStart=/opt/music/app/bin/python {ACCOUNT}/load.py {RATE} {ACCOUNT} 0\n"
             "[Install]\nWantedBy=multi-user.target\n"
         )
         self.board.ssh(
@@ -437,7 +437,7 @@ def clock(shift: str, *, rejected: bool) -> Apply:
         bench.root(
             "test -e /usr/lib/*/faketime/libfaketime.so.1 || apt-get install -y -q libfaketime >/dev/null;"
             f" rm -rf {folder}; mkdir {folder}; LD_PRELOAD=$(ls /usr/lib/*/faketime/libfaketime.so.1)"
-            f" FAKETIME='{shift}' FAKETIME_DONT_FAKE_MONOTONIC=1 /opt/music/venv/bin/python {ACCOUNT}/load.py"
+            f" FAKETIME='{shift}' FAKETIME_DONT_FAKE_MONOTONIC=1 /opt/music/app/bin/python {ACCOUNT}/load.py"
             f" 200 {folder} {count}"
         )
         deadline = time.monotonic() + 60

@@ -12,7 +12,7 @@ import pytest
 from conftest import wait_for
 from music_streaming.event import format_time
 
-SHIPPED = "/opt/music/venv/lib/python3.13/site-packages/music_streaming/files/dashboards"
+SHIPPED = "/opt/music/app/lib/python3.13/site-packages/music_streaming/files/dashboards"
 COPY = "/root/dashboards"
 
 
@@ -66,7 +66,7 @@ def test_dropped_and_moved_charts_follow_the_bundle_and_own_ones_stay(board, cop
             .json()["id"]
         )
         # Skip rate by genre goes; devices' streams move to the dataset of the geography and back.
-        board.ssh(f"""sudo /opt/music/venv/bin/python - <<'SCRIPT'
+        board.ssh(f"""sudo /opt/music/app/bin/python - <<'SCRIPT'
 import pathlib, yaml
 root = pathlib.Path("{copy}")
 def change(path, edit):
