@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from conftest import Board
+from conftest import Board, run_playbook
 
 # What the Imager writes; the simulated board's network is not cloud-init's.
 SEED = """
@@ -36,10 +35,9 @@ def imager_board() -> Iterator[Board]:
         board.power("down")
 
 
-def test_name_and_hosts_survive_a_boot(imager_board, play, tmp_path, monkeypatch):
+def test_name_and_hosts_survive_a_boot(imager_board, tmp_path):
     inventory = tmp_path / "imager.yml"
     inventory.write_text(imager_board.power("inventory"), encoding="utf-8")
-    monkeypatch.setitem(os.environ, "MUSIC_INVENTORY", str(inventory))
 
     def reboot() -> str:
         imager_board.power("reboot")
@@ -49,9 +47,9 @@ def test_name_and_hosts_survive_a_boot(imager_board, play, tmp_path, monkeypatch
     imager_board.ssh(f"sudo sh -e <<'ROOT'\n{SEED}\nROOT", timeout=600)
     assert reboot().startswith("raspberrypi\n"), "cloud-init is not at work here"
 
-    done = play("site.yml", "--tags", "board")
+    done = run_playbook(str(inventory), "site.yml", "--tags", "board")
     assert done.returncode == 0, done.stdout[-3000:]
     assert reboot().startswith("imager\n127.0.1.1 ")
-    again = play("site.yml", "--tags", "board")
+    again = run_playbook(str(inventory), "site.yml", "--tags", "board")
     assert again.returncode == 0, again.stdout[-3000:]
     assert "changed=0" in again.stdout, again.stdout[-3000:]
