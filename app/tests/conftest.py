@@ -25,6 +25,8 @@ from music_streaming.settings import PathSettings, PostgresSettings, Settings
 
 FILES = Path(__file__).parents[2] / "files"
 ROLES = ("music_owner", "music_writer", "superset_reader")
+# As on a board: Spark would ask for this machine's name, which not every network knows.
+os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
 
 
 def free_port() -> int:
