@@ -22,6 +22,8 @@ from music_streaming.settings import Role, Settings
 
 JOB = "music-metrics"
 PRODUCER = "music-producer"
+# How a unit's status begins when it does not start for want of its image (run-image).
+IMAGE_MISSING = "image missing"
 # A full disk stops Kafka and PostgreSQL alike; this much must be left.
 FREE_BYTES_WANTED = 1024**3
 # A gap is a loss for ever, but no longer news after this.
@@ -150,7 +152,9 @@ def collect(settings: Settings) -> Status:
 def judge(status: Status, settings: Settings) -> list[str]:
     """What is wrong with the parts that answered, one sentence each."""
     problems = [
-        f"{unit.name}: found {unit.active} ({unit.sub}), wanted active. "
+        f"{unit.name}: found its image missing, wanted it in Docker. Remedy: run site.yml"
+        if unit.text.startswith(IMAGE_MISSING)
+        else f"{unit.name}: found {unit.active} ({unit.sub}), wanted active. "
         f"Remedy: journalctl -u {unit.name} -n 50"
         for unit in status.units
         if not unit.ok
