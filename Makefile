@@ -75,7 +75,7 @@ lint: setup-test ## style and types
 	ruff check app bench molecule playbooks
 	ruff format --check app bench molecule playbooks
 	mypy
-	shellcheck molecule/board molecule/fresh roles/*/files/usr/local/libexec/music/{run-image,wait-ready,watch-containers,kafka-room}
+	shellcheck molecule/board molecule/fresh roles/*/files/usr/local/libexec/music/{run-image,wait-ready,watch-containers,kafka-room} roles/_remove/files/*
 
 docs: setup-test ## write the generated parts of the docs
 	python app/tests/docs.py
