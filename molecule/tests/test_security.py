@@ -63,22 +63,75 @@ def test_nobody_is_in_the_docker_group(board):
     assert board.ssh("getent group docker").stdout.strip().split(":")[3] == ""
 
 
+# Everything that others than the secrets' readers see; the layers of the images lie under /var/lib/docker.
+SEARCH = """
+set -u
+umask 077
+rm -rf /root/places; mkdir /root/places; cd /root/places
+journalctl --no-pager >journal
+cat /etc/systemd/system/music-* >units
+ps -eo args >processes
+docker ps -q | xargs docker inspect >containers
+docker image ls -q 'music/*' | xargs docker image history --no-trunc >images
+cat /etc/music/music.toml >settings
+awk length SECRETS >/root/secrets
+grep -rlaF -f /root/secrets /root/places /opt/music /var/log /var/lib/docker /tmp
+rm -r /root/places /root/secrets
+"""
+# The same words in each of them, planted without the help of a command line.
+PLANT = """
+set -eu
+umask 077
+mkdir /root/canary; echo CANARY >/root/canary/secret
+read -r canary </root/canary/secret
+systemd-cat --identifier canary </root/canary/secret
+printf '[Service]\\nExecStart=true\\nEnvironment=X=%s\\n' "$canary" >/etc/systemd/system/music-canary.service
+python3 -c 'import time; time.sleep(600)' "$canary" >/dev/null 2>&1 &
+echo $! >/root/canary/pid
+image=$(docker image ls --format '{{.Repository}}:{{.Tag}}' music/postgres | head -n 1)
+printf 'FROM %s\\nUSER 0\\nENV X=%s\\nRUN echo "$X" >/canary-layer\\n' "$image" "$canary" |
+  DOCKER_BUILDKIT=0 docker build --quiet --network host --tag music/canary:1 - >/dev/null
+docker run --detach --rm --network host --name canary music/canary:1 sleep 600 >/dev/null
+for folder in /opt/music /var/log /tmp; do cp /root/canary/secret $folder/canary-file; done
+cp -p /etc/music/music.toml /root/canary/music.toml; printf '# %s\\n' "$canary" >>/etc/music/music.toml
+"""
+CLEAN = """
+cp -p /root/canary/music.toml /etc/music/music.toml
+kill "$(cat /root/canary/pid)"
+docker kill canary; docker image rm --force music/canary:1; docker image prune --force
+rm -rf /root/canary /etc/systemd/system/music-canary.service /opt/music/canary-file /var/log/canary-file /tmp/canary-file
+"""
+
+
+def as_root(board, script: str) -> str:
+    return board.ssh(f"sudo sh -s <<'SCRIPT'\n{script}\nSCRIPT", check=False, timeout=300).stdout
+
+
 def test_secrets_are_closed_and_nowhere_else(board):
     listing = board.ssh("sudo sh -c 'stat -c \"%a %n\" /etc/music/secrets/*'").stdout.splitlines()
     assert listing, "no secrets"
     assert all(line.startswith("600 ") for line in listing), listing
-    places = (
-        "{ journalctl --no-pager; cat /etc/systemd/system/music-*; ps -eo args; docker ps -q | xargs docker inspect; "
-        "docker image ls -q music/* | xargs docker image history --no-trunc; cat /etc/music/music.toml; }"
-    )
-    # The layers of the images lie under /var/lib/docker.
-    found = board.ssh(
-        f"sudo sh -c '{places} > /root/places 2>&1; awk length /etc/music/secrets/* > /root/secrets; "
-        "grep -rlaF -f /root/secrets /root/places /opt/music /var/log /var/lib/docker /tmp; rm /root/places /root/secrets'",
-        check=False,
-        timeout=300,
-    ).stdout
+    found = as_root(board, SEARCH.replace("SECRETS", "/etc/music/secrets/*"))
     assert found == "", found
+
+
+def test_the_search_finds_a_secret_in_each_of_the_places(board):
+    canary = f"canary-{secrets.token_hex(16)}"
+    plant = PLANT.replace("CANARY", canary)
+    try:
+        print(as_root(board, plant))
+        found = as_root(board, SEARCH.replace("SECRETS", "/root/canary/secret")).splitlines()
+    finally:
+        as_root(board, CLEAN)
+    places = {
+        f"/root/places/{name}"
+        for name in ("journal", "units", "processes", "containers", "images", "settings")
+    }
+    files = {f"{folder}/canary-file" for folder in ("/opt/music", "/var/log", "/tmp")}
+    assert (places | files) - set(found) == set(), found
+    assert [
+        path for path in found if path.startswith("/var/lib/docker/") and path.endswith("canary-layer")
+    ], found
 
 
 def test_all_parts_are_listed_with_their_licences(board):
