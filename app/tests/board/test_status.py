@@ -102,7 +102,10 @@ def test_a_healthy_board_has_no_problem():
         ({"units": []}, "systemd: found no music-* unit"),
         ({"units": [unit(active="activating")]}, "music-kafka: found activating"),
         ({"units": [unit("music-producer", "failed")]}, "music-producer: found failed"),
-        ({"units": [unit(active="failed", text="image missing: run site.yml")]}, "music-kafka: found its image missing"),
+        (
+            {"units": [unit(active="failed", text="image missing: run site.yml")]},
+            "music-kafka: found its image missing",
+        ),
         ({"free_bytes": 5 * 1024**2}, "disk: found 5 MiB free"),
         ({"last_commit": NOW - timedelta(minutes=10)}, "music-metrics: found 2 records waiting"),
         ({"last_commit": None}, "music-metrics: found 2 records waiting"),
