@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from music_streaming.demo.expected import Truth
+from music_streaming.demo.live import live
 from music_streaming.demo.world import World, floor_hour
 
 DAY_MS = 86_400_000
@@ -49,8 +50,8 @@ def main(listeners: int, days: int, records: int, start: datetime) -> None:
     end_ms = start_ms + days * DAY_MS
     measure("history", (len(block) for block in world.history(start_ms, end_ms)))
     for rate in (20, 1_000, 5_000):
-        measure(f"live, {rate} a second", (1 for _ in islice(world.live(end_ms, rate=rate), records)))
-    measure("live, paced by the model", (1 for _ in islice(world.live(end_ms), records)))
+        measure(f"live, {rate} a second", (1 for _ in islice(live(world, end_ms, rate=rate), records)))
+    measure("live, paced by the model", (1 for _ in islice(live(world, end_ms), records)))
     truth = Truth(world)
     measure("history with truth", (len(block) for block in world.history(start_ms, end_ms, truth=truth)))
     measure(

@@ -1,7 +1,7 @@
 """The history of the demo audience: generated once, sent through the same topic and job as every play.
 
-`backfill` may be killed at any moment and run again. The plan, written first, keeps the span and the public,
-so that the next run sends the same plays with the same event_ids, of which the job takes each once; the truth
+`backfill` may be killed at any moment and run again. The plan, written first, keeps span and population, so
+that the next run sends the same plays with the same event_ids, of which the job takes each once; the truth
 file, written last, says that all of it is in the tables.
 """
 
@@ -25,7 +25,7 @@ from music_streaming.settings import ProducerSettings, Role, Settings
 from music_streaming.topic import Topic, wanted_topics
 
 if TYPE_CHECKING:
-    from music_streaming.demo.world import Block
+    from music_streaming.demo.records import Block
 
 DAY_MS = 86_400_000
 # Records on their way to Kafka: few enough for any memory, and for the client, which gets slow with more.
@@ -150,9 +150,9 @@ def _backfill(settings: Settings, report: Callable[[Progress], None]) -> list[st
     if target.exists():  # another run was quicker
         return []
 
+    from music_streaming.demo.arrivals import Dirt  # noqa: PLC0415  loads numpy
     from music_streaming.demo.expected import Truth  # noqa: PLC0415
     from music_streaming.demo.producer import world_of  # noqa: PLC0415
-    from music_streaming.demo.world import Dirt  # noqa: PLC0415  loads numpy
 
     plan, since_ms = _plan(settings)
     plan.write(plan_file(settings))

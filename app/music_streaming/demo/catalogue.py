@@ -188,16 +188,8 @@ def build(seed: int, locales: Sequence[str], artists: int) -> Catalogue:
     artist_locale = _sung_in(locales, artist_genre, rng.integers(0, 1 << 31, artists))
     names = _artist_names(rng, [vocabularies[index] for index in artist_locale.tolist()], order)
 
-    popular = order < artists // 10
-    albums_of = 1 + rng.integers(0, 2, artists) + np.where(popular, rng.integers(0, 3, artists), 0)
-    album_artist = np.repeat(np.arange(artists), albums_of)
-    albums = len(album_artist)
-    tracks = np.array([1, 1, 4, 6, 9, 10])[rng.integers(0, 6, albums)]
-    newest = np.append(album_artist[1:] != album_artist[:-1], True)
-    current = newest & (rng.random(albums) < 0.2)
-    release = np.where(current, rng.integers(0, CYCLE_WEEKS, albums), rng.integers(-1_500, 18_262, albums))
-
-    album = np.repeat(np.arange(albums), tracks)
+    album_artist, tracks, release, current = _albums(rng, order)
+    album = np.repeat(np.arange(len(tracks)), tracks)
     artist = album_artist[album]
     genre = artist_genre[artist]
     songs = len(album)
@@ -233,6 +225,20 @@ def build(seed: int, locales: Sequence[str], artists: int) -> Catalogue:
     )
     catalogue.fragments.extend(_fragments(catalogue))
     return catalogue
+
+
+def _albums(rng: np.random.Generator, order: Ints) -> tuple[Ints, Ints, Ints, np.ndarray]:
+    """Of each album its artist, number of tracks, release, and whether that is a week of the cycle."""
+    artists = len(order)
+    popular = order < artists // 10
+    albums_of = 1 + rng.integers(0, 2, artists) + np.where(popular, rng.integers(0, 3, artists), 0)
+    album_artist = np.repeat(np.arange(artists), albums_of)
+    albums = len(album_artist)
+    tracks = np.array([1, 1, 4, 6, 9, 10])[rng.integers(0, 6, albums)]
+    newest = np.append(album_artist[1:] != album_artist[:-1], True)
+    current = newest & (rng.random(albums) < 0.2)
+    release = np.where(current, rng.integers(0, CYCLE_WEEKS, albums), rng.integers(-1_500, 18_262, albums))
+    return album_artist, tracks, release, current
 
 
 def _sung_in(locales: Sequence[str], artist_genre: Ints, dice: Ints) -> Ints:

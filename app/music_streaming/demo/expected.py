@@ -23,11 +23,12 @@ import numpy as np
 import pydantic_core
 
 from music_streaming.country import region_of
+from music_streaming.demo.arrivals import Arrivals
 from music_streaming.demo.catalogue import GENRES
 from music_streaming.demo.listeners import COUNTRIES, DEVICES
 from music_streaming.demo.rng import Ints
 from music_streaming.demo.sessions import HOUR_MS
-from music_streaming.demo.world import VERSION, Arrivals, World
+from music_streaming.demo.world import VERSION, World
 from music_streaming.event import AGE_GROUPS, SUBSCRIPTION_TYPES
 from music_streaming.metrics import BY_NAME, COUNT_NAMES, COUNTS
 

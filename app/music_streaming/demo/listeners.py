@@ -1,4 +1,4 @@
-"""The listening public: who they are, where, on what devices, when they like to listen, and how their
+"""The population: who listens, where, on what devices, when they like to listen, and how their
 subscriptions go.
 
 Chronotypes: four groups of about equal size, early birds, working-hours listeners, evening listeners and
@@ -198,7 +198,7 @@ class Listeners:
 
 
 def build(seed: int, count: int) -> Listeners:
-    """A public of `count` listeners. Raises MusicError below one."""
+    """A population of `count` listeners. Raises MusicError below one."""
     if count < 1:
         remedy = "correct producer.listeners"
         raise MusicError.of("listeners", found=str(count), wanted="at least 1", remedy=remedy)

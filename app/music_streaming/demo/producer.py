@@ -14,9 +14,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -26,7 +26,10 @@ from music_streaming.settings import ProducerSettings, Settings
 from music_streaming.topic import wanted_topics
 
 if TYPE_CHECKING:
-    from music_streaming.demo.world import Dirt, World
+    from music_streaming.demo.arrivals import Dirt
+    from music_streaming.demo.live import Live
+    from music_streaming.demo.records import Record
+    from music_streaming.demo.world import World
 
 log = logging.getLogger("music_streaming.demo.producer")
 
@@ -39,29 +42,9 @@ BACKLOG_MS = 5_000
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)
 
 
-class Record(Protocol):
-    """One event on its way: not before `due_ms` (Unix ms), with the key and value of the Kafka record."""
-
-    @property
-    def due_ms(self) -> int: ...
-    @property
-    def key(self) -> bytes: ...
-    @property
-    def value(self) -> bytes: ...
-
-
-class Source(Protocol):
-    """An endless run of records in the order of their due time."""
-
-    def __iter__(self) -> Iterator[Record]: ...
-    def __next__(self) -> Record: ...
-    def skip_to(self, now_ms: int) -> None:
-        """Leave out what was due before `now_ms`."""
-
-
 @dataclass(frozen=True)
-class Counts:
-    """Events since the start: sent = delivered + failed + too_large + waiting."""
+class Tally:
+    """Events since the start, counted: sent = delivered + failed + too_large + waiting."""
 
     sent: int = 0
     delivered: int = 0
@@ -73,9 +56,9 @@ class Counts:
         """Handed to the client and not yet answered for."""
         return self.sent - self.delivered - self.failed - self.too_large
 
-    def since(self, earlier: Counts) -> Counts:
+    def since(self, earlier: Tally) -> Tally:
         """What came after `earlier`."""
-        return Counts(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
+        return Tally(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
 
     def __str__(self) -> str:
         return (
@@ -83,8 +66,8 @@ class Counts:
         )
 
 
-class Ledger:
-    """Counts every event and bounds what is on its way, since kafka-python itself holds any amount.
+class InFlight:
+    """Tally every event and bounds what is on its way, since kafka-python itself holds any amount.
 
     Used by the sending thread and by the client's own thread.
     """
@@ -93,11 +76,11 @@ class Ledger:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._counts = Counts()
+        self._counts = Tally()
         self._change = threading.Condition()
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> Tally:
         """The counts of this moment."""
         return self._counts
 
@@ -130,15 +113,15 @@ class Ledger:
 class Producer:
     """Sends what `source(start_ms)` yields to the topic of `settings` until `stop`."""
 
-    def __init__(self, settings: Settings, source: Callable[[int], Source]) -> None:
+    def __init__(self, settings: Settings, source: Callable[[int], Live]) -> None:
         self._kafka = settings.kafka
         self._settings = settings.producer
         self._source = source
         topic = wanted_topics(settings.kafka, settings.paths.files)[0]
         self._max_size = int(topic.config["max.message.bytes"])
-        self._ledger = Ledger(self._settings.buffer_events, self._settings.buffer_bytes)
-        self._live: Source | None = None
-        self._reported = Counts()
+        self._in_flight = InFlight(self._settings.buffer_events, self._settings.buffer_bytes)
+        self._live: Live | None = None
+        self._reported = Tally()
         self._report_at = time.monotonic() + REPORT_SECONDS
         self._status_at = 0.0
         self._clock_offset = 0.0
@@ -151,11 +134,11 @@ class Producer:
         self._stopping = True
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> Tally:
         """The counts of this moment."""
-        return self._ledger.counts
+        return self._in_flight.counts
 
-    def run(self, count: int | None = None) -> Counts:
+    def run(self, count: int | None = None) -> Tally:
         """Send until `stop`, or until `count` events were sent; then flush and say how many were left."""
         client: Any | None = None
         try:
@@ -165,13 +148,13 @@ class Producer:
                     break
                 self._pump(client, count)
                 if self._broken:
-                    self._ledger.wait_until_empty(broker.CONNECT_SECONDS)
+                    self._in_flight.wait_until_empty(broker.CONNECT_SECONDS)
                     broker.close_producer(client)
                     client = None
                     self._nap(RETRY_SECONDS[0])
         finally:
             notify("STOPPING=1")
-            empty = self._ledger.wait_until_empty(self._settings.flush_seconds if client else 0)
+            empty = self._in_flight.wait_until_empty(self._settings.flush_seconds if client else 0)
             counts = self.counts  # closing fails what is left, which is not news
             level = logging.INFO if empty else logging.WARNING
             log.log(level, "stopped: %s, %d left unsent", counts, counts.waiting)
@@ -250,12 +233,12 @@ class Producer:
 
     def _put(self, client: Any, record: Record) -> bool:
         """Hand one event to the client, waiting while the buffer is full; False when that was given up."""
-        while not self._ledger.wait_for_room(NAP_SECONDS):
+        while not self._in_flight.wait_for_room(NAP_SECONDS):
             self._report()
             if self._stopping or self._broken:
                 return False
         size = len(record.key) + len(record.value)
-        self._ledger.send(size)
+        self._in_flight.send(size)
         try:
             future = client.send(self._kafka.topic, key=record.key, value=record.value)
         except broker.KafkaError as error:
@@ -266,13 +249,13 @@ class Producer:
         return True
 
     def _deliver(self, size: int, _metadata: Any) -> None:
-        self._ledger.settle(size, "delivered")
+        self._in_flight.settle(size, "delivered")
 
     def _fail(self, size: int, error: Exception) -> None:
         self._last_error = f"{type(error).__name__}: {error}"
         too_large = isinstance(error, broker.TOO_LARGE)
         self._broken = self._broken or not too_large
-        self._ledger.settle(size, "too_large" if too_large else "failed")
+        self._in_flight.settle(size, "too_large" if too_large else "failed")
 
     def _nap(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -301,7 +284,7 @@ class Producer:
 
 
 def world_of(wanted: ProducerSettings) -> World:
-    """The public of the settings."""
+    """The population of the settings."""
     from music_streaming.demo.world import World  # noqa: PLC0415  its numpy start is not for importers
 
     return World(
@@ -314,7 +297,7 @@ def world_of(wanted: ProducerSettings) -> World:
 
 def dirt_of(wanted: ProducerSettings) -> Dirt:
     """The dirt of the settings."""
-    from music_streaming.demo.world import CLEAN, Dirt  # noqa: PLC0415
+    from music_streaming.demo.arrivals import CLEAN, Dirt  # noqa: PLC0415
 
     return Dirt(wanted.late, wanted.duplicate, wanted.malformed, wanted.ahead) if wanted.dirt else CLEAN
 
@@ -351,6 +334,8 @@ def log_to_journal() -> None:
 @click.option("--count", type=click.IntRange(min=1), help="Stop after this many events.")
 def main(rate: float | None, count: int | None) -> None:
     """Send the plays of the modelled listeners to Kafka until stopped (the service music-producer)."""
+    from music_streaming.demo.live import live  # noqa: PLC0415  its numpy start is not for importers
+
     log_to_journal()
     try:
         settings = Settings.load()
@@ -360,7 +345,7 @@ def main(rate: float | None, count: int | None) -> None:
         world, dirt = world_of(wanted), dirt_of(wanted)
         pace = wanted.rate if wanted.pace == "rate" else None
         producer = Producer(
-            settings, lambda start_ms: world.live(start_ms, rate=pace, dirt=dirt, report=wanted.report)
+            settings, lambda start_ms: live(world, start_ms, rate=pace, dirt=dirt, report=wanted.report)
         )
     except MusicError as error:
         raise click.ClickException(str(error)) from None

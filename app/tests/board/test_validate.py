@@ -10,8 +10,9 @@ from psycopg2 import sql
 from music_streaming import country, event, metrics
 from music_streaming.board.commands.validate import compare_with_truth
 from music_streaming.board.validate import questions, validate
+from music_streaming.demo.arrivals import CLEAN
 from music_streaming.demo.expected import Truth, read_rows
-from music_streaming.demo.world import CLEAN, World
+from music_streaming.demo.world import World
 from music_streaming.settings import Settings
 from music_streaming.snapshot import snapshot
 

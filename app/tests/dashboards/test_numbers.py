@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 
 from chart_sql import Board, Chart, charts
 from conftest import FILES, Database, Postgres, _create_database
+from music_streaming.demo.live import live
 from music_streaming.demo.world import World
 from music_streaming.query import plays
 from music_streaming.table import Batch, Rules, prepare_session, write
@@ -39,8 +40,10 @@ def _values(world: World) -> list[bytes]:
         begin, end = (int(moment.timestamp() * 1000) for moment in (start, start + DAYS))
         found += [value for block in world.history(begin, end) for value in block.values]
     now = int(time.time() * 1000)
-    live = takewhile(lambda record: record.due_ms < now, world.live(now - 240_000, rate=5))
-    return [_altered(number, value) for number, value in enumerate(found + [record.value for record in live])]
+    records = takewhile(lambda record: record.due_ms < now, live(world, now - 240_000, rate=5))
+    return [
+        _altered(number, value) for number, value in enumerate(found + [record.value for record in records])
+    ]
 
 
 def _altered(number: int, value: bytes) -> bytes:

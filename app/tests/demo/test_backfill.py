@@ -22,6 +22,7 @@ from driver import LIMIT_SECONDS, Driver
 from music_streaming.board.commands.validate import compare_with_truth
 from music_streaming.board.validate import validate
 from music_streaming.broker import close_producer, producer
+from music_streaming.demo.arrivals import Dirt
 from music_streaming.demo.backfill import (
     HistoryError,
     Lag,
@@ -34,7 +35,8 @@ from music_streaming.demo.backfill import (
     truth_file,
 )
 from music_streaming.demo.expected import read_header
-from music_streaming.demo.world import Dirt, World
+from music_streaming.demo.live import live
+from music_streaming.demo.world import World
 from music_streaming.settings import KafkaSettings, Settings
 from music_streaming.topic import ensure_topics, wanted_topics
 
@@ -129,10 +131,10 @@ def test_a_history_is_whole_and_single_however_often_it_is_begun(
 def _send_live(board: Settings, count: int) -> dict[int, int]:
     """Send live plays, every third late; partition -> offset behind the last."""
     world = World(seed=42, listeners=LISTENERS, artists=ARTISTS)
-    live = world.live(int(time.time() * 1000), rate=100, dirt=Dirt(0.3, 0, 0, 0), report="start")
+    stream = live(world, int(time.time() * 1000), rate=100, dirt=Dirt(0.3, 0, 0, 0), report="start")
     client = producer(board.kafka, 1_000_000)
     sent = [
-        client.send(board.kafka.topic, key=record.key, value=record.value) for record in islice(live, count)
+        client.send(board.kafka.topic, key=record.key, value=record.value) for record in islice(stream, count)
     ]
     ends: dict[int, int] = {}
     for future in sent:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from music_streaming.country import region_of
+from music_streaming.demo.arrivals import Dirt
 from music_streaming.demo.expected import Truth, compare, read_header, read_rows
-from music_streaming.demo.world import Dirt, World
+from music_streaming.demo.world import World
 from music_streaming.event import parse_time
 from music_streaming.metrics import BY_NAME, COUNT_NAMES
 from verdict import check

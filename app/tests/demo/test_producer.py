@@ -18,9 +18,9 @@ from broker import Broker
 from music_streaming.broker import close_producer, partitioner
 from music_streaming.broker import producer as producing_client
 from music_streaming.demo.producer import (
-    Counts,
-    Ledger,
+    InFlight,
     Producer,
+    Tally,
     notify,
 )
 from music_streaming.settings import KafkaSettings, PathSettings, ProducerSettings, Settings
@@ -81,7 +81,7 @@ class Running:
             return self.sources[-1]
 
         self.producer = Producer(settings, source)
-        self.result = Counts()
+        self.result = Tally()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -91,7 +91,7 @@ class Running:
     def wait_for(self, what: str, condition) -> None:
         wait_until(what, lambda: condition(self.producer.counts), lambda: self.producer.counts)
 
-    def stop(self) -> Counts:
+    def stop(self) -> Tally:
         self.producer.stop()
         self._thread.join(30)
         assert not self._thread.is_alive()
@@ -152,7 +152,7 @@ def test_a_missing_or_dying_broker_costs_no_event_and_no_memory(run, own_broker,
     wait_until("a word about the missing broker", lambda: "waiting for Kafka" in caplog.text)
     own_broker.start()
     wait_until("a word about the missing topic", lambda: f"no topic {topic}" in running.producer._last_error)
-    assert running.producer.counts == Counts()
+    assert running.producer.counts == Tally()
     ensure_topics(running.settings)
     running.wait_for("delivery after the topic was made", lambda counts: counts.delivered > 1000)
 
@@ -222,16 +222,16 @@ def test_a_key_goes_where_the_client_would_send_it(broker, topic, files):
     assert len(set(chosen.values())) > 1
 
 
-def test_the_ledger_bounds_bytes_too():
-    ledger = Ledger(10, 1000)
-    ledger.send(600)
-    assert ledger.wait_for_room(0)
-    ledger.send(600)
-    assert not ledger.wait_for_room(0)
-    ledger.settle(600, "delivered")
-    assert ledger.wait_for_room(0)
-    assert (ledger.counts.sent, ledger.counts.waiting) == (2, 1)
-    assert not ledger.wait_until_empty(0)
+def test_what_is_in_flight_is_bounded_in_bytes_too():
+    in_flight = InFlight(10, 1000)
+    in_flight.send(600)
+    assert in_flight.wait_for_room(0)
+    in_flight.send(600)
+    assert not in_flight.wait_for_room(0)
+    in_flight.settle(600, "delivered")
+    assert in_flight.wait_for_room(0)
+    assert (in_flight.counts.sent, in_flight.counts.waiting) == (2, 1)
+    assert not in_flight.wait_until_empty(0)
 
 
 def test_systemd_is_told(tmp_path, monkeypatch):

@@ -13,8 +13,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from music_streaming.demo.arrivals import CLEAN, USUAL, Arrivals
 from music_streaming.demo.listeners import CHRONOTYPES, COUNTRIES, ZONES
-from music_streaming.demo.world import CLEAN, USUAL, Arrivals, World
+from music_streaming.demo.world import World
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 START = int(datetime(2026, 11, 9, tzinfo=UTC).timestamp() * 1000)  # a Monday

@@ -7,7 +7,9 @@ from typing import BinaryIO
 
 import click
 
-from music_streaming.demo.world import CLEAN, World, write_jsonl
+from music_streaming.demo.arrivals import CLEAN
+from music_streaming.demo.records import write_jsonl
+from music_streaming.demo.world import World
 
 
 @click.command()
