@@ -28,6 +28,7 @@ import figures
 from chart_sql import FOLDER, Board, charts, database_options
 from music_streaming import metrics
 from music_streaming.schema import migrate
+from music_streaming.testing.postgres import Postgres, newest_postgres
 
 ROOT = Path(__file__).parents[1]
 DATABASE = "music_bench"
@@ -106,9 +107,6 @@ def measure(server: str, repeats: int) -> dict[str, float]:
 @contextlib.contextmanager
 def throw_away_server() -> Iterator[str]:
     """DSN of a PostgreSQL of its own, with the tests' cluster."""
-    sys.path.append(str(ROOT / "app" / "tests"))
-    from conftest import Postgres, newest_postgres  # noqa: PLC0415
-
     binaries = newest_postgres()
     if binaries is None:
         raise click.ClickException("found no PostgreSQL server with extension hll; make setup installs it")

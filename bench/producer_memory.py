@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 PROJECT = Path(__file__).parents[1]
-sys.path[:0] = [str(PROJECT / "app"), str(PROJECT / "app" / "tests")]
+sys.path.insert(0, str(PROJECT / "app"))
 
-from broker import Broker  # noqa: E402
 from music_streaming.settings import KafkaSettings, PathSettings, Settings  # noqa: E402
+from music_streaming.testing.broker import Broker  # noqa: E402
 from music_streaming.topic import ensure_topics  # noqa: E402
 
 TOPIC = "bench"

@@ -150,7 +150,7 @@ class StreamSettings(_Section):
 
 
 class ProducerSettings(_Section):
-    """The demo producer: how fast, which listening public, how dirty, how much it holds.
+    """The demo producer: how fast, which population, how dirty, how much it holds.
 
     `pace` "rate" sends `rate` events per second; "model" lets `listeners` people play when they would.
     `listeners` 0 takes as many as make `rate` plays a second. `report` "start" sends a play as it starts, so

@@ -15,7 +15,7 @@ import pytest
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
-from broker import IMAGE, jars
+from music_streaming.testing.broker import IMAGE, jars
 
 PROJECT = Path(__file__).parents[2]
 PAGE = 16 * 1024

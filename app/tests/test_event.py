@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from malformed import NOW, encode, moments, texts, values
 from music_streaming import event
+from music_streaming.testing.events import NOW, encode, moments, texts, values
 
 PLAY = {
     "event_id": "0f8fad5b-d9cb-469f-a165-70867728950e",

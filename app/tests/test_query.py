@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import pytest
 from pyspark.sql import SparkSession
 
-from malformed import sample
 from music_streaming import event
 from music_streaming.query import plays
 from music_streaming.rows import split
+from music_streaming.testing.events import sample
 
 NOW = dt.datetime(2026, 11, 25, 12, 0, tzinfo=dt.UTC)
 RECORDS = "value binary, partition int, offset bigint, timestamp timestamp, timestampType int"

@@ -8,8 +8,9 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from conftest import FILES, Database
 from music_streaming.schema import SchemaError, migrate, migrations, pending
+from music_streaming.testing import FILES
+from music_streaming.testing.postgres import Database
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer, TopicPartition
 
-from broker import Broker
-from conftest import Database
-from driver import Driver
 from music_streaming import event
 from music_streaming.broker import TopicState, admin
 from music_streaming.offsets import Stored, starting_offsets
+from music_streaming.testing.broker import Broker
+from music_streaming.testing.driver import Driver
+from music_streaming.testing.postgres import Database
 from music_streaming.topic import Topic, apply_topics
 from tail import cut_tail
 

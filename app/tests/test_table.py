@@ -14,8 +14,6 @@ import psycopg2
 import pyarrow as pa
 import pytest
 
-from conftest import Database
-from malformed import sample
 from music_streaming import event
 from music_streaming.metrics import TABLES, WINDOWS
 from music_streaming.offsets import (
@@ -25,6 +23,8 @@ from music_streaming.offsets import (
     stored_offsets,
 )
 from music_streaming.table import Batch, Outcome, Rules, housekeep, prepare_session, write
+from music_streaming.testing.events import sample
+from music_streaming.testing.postgres import Database
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
 TOPIC, TOPIC_ID = "plays", "id-1"

@@ -145,11 +145,11 @@ def collect(settings: Settings) -> Status:
     data = settings.paths.data
     status.folders = ask("disk", lambda: folders(data)) or []
     status.free_bytes = ask("disk", lambda: shutil.disk_usage(data).free)
-    status.problems += judge(status, settings)
+    status.problems += diagnose(status, settings)
     return status
 
 
-def judge(status: Status, settings: Settings) -> list[str]:
+def diagnose(status: Status, settings: Settings) -> list[str]:
     """What is wrong with the parts that answered, one sentence each."""
     problems = [
         f"{unit.name}: found its image missing, wanted it in Docker. Remedy: run site.yml"

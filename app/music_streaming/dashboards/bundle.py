@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,17 +29,11 @@ SLUG_PREFIX = "music-"
 HOME_SLUG = "music-live"
 PASSWORD_MASK = "XXXXXXXXXX"  # noqa: S105  Superset's own mask: keep or be told the password
 TIME_ZONE_MARK = "@@display_time_zone@@"
-NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "music-streaming.dashboards")
 EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 class DashboardError(MusicError):
     """A bundle or import that cannot be used; the text says what was found, wanted, and the remedy."""
-
-
-def shipped_uuid(kind: str, path: str) -> str:
-    """The uuid of a new file: `kind` (charts ...) and its path below that folder without .yaml."""
-    return str(uuid.uuid5(NAMESPACE, f"{kind}/{path}"))
 
 
 @dataclass(frozen=True)

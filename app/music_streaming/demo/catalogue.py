@@ -70,7 +70,7 @@ ANNOUNCED_DAYS = 91
 _FIRST_FRIDAY = 4 * 7 + 1  # 1970-01-30, days since 1970-01-01 (a Thursday)
 # Songs stay below the watermark's ten minutes: a play that is reported at its end is not late for that alone.
 _SHORTEST, _LONGEST = 60_000, 539_000
-# Share of songs that nobody asks for; the tail of the law leaves some more unplayed in any fortnight.
+# Share of songs that nobody asks for; the tail of the curve leaves some more unplayed in any fortnight.
 _UNASKED = 0.2
 _NO_SPACES = {"ja", "zh", "th"}
 _FAMILY_FIRST = {"ja", "ko", "zh", "hu"}
@@ -124,7 +124,7 @@ class Catalogue:
     def age_days(self, day: int) -> Ints:
         """Days since each song's release, on `day` (days since 1970); negative: announced, not out yet.
 
-        Each Friday some of the current albums come out. The calendar repeats every 104 weeks, so that
+        Each Friday some of the current albums come out. The release calendar repeats every 104 weeks, so that
         something is
         always new on a board that runs for years; an album is away for the 13 weeks before it comes (again).
         """
@@ -176,7 +176,7 @@ def _draw(source: Callable[[], str], count: int) -> list[str]:
 def build(seed: int, locales: Sequence[str], artists: int) -> Catalogue:
     """A catalogue of `artists` artists, about eight songs each; MusicError for what it cannot build."""
     if artists < 100:
-        wanted = "at least 100, where the law of popularity bends"
+        wanted = "at least 100, where the curve of popularity bends"
         raise MusicError.of("artists", found=str(artists), wanted=wanted, remedy="correct producer.artists")
     rng = generator(seed, 1)
     vocabularies = [vocabulary(locale, seed) for locale in locales]

@@ -8,8 +8,8 @@ from pathlib import Path
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from broker import jars
 from music_streaming.board.sbom import Part, bill, debian_packages, is_of, java_archives, python_distributions
+from music_streaming.testing.broker import jars
 
 
 def named(parts, name: str) -> Part:

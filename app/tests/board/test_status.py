@@ -16,8 +16,8 @@ from music_streaming.board.status import (
     age,
     collect,
     counted,
+    diagnose,
     folders,
-    judge,
     parse_units,
     size,
 )
@@ -92,8 +92,8 @@ def test_units_are_read_as_systemd_shows_them():
 
 
 def test_a_healthy_board_has_no_problem():
-    assert judge(status(), Settings()) == []
-    assert judge(status(units=[unit(), unit("music-producer", "inactive")]), Settings()) == []
+    assert diagnose(status(), Settings()) == []
+    assert diagnose(status(units=[unit(), unit("music-producer", "inactive")]), Settings()) == []
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_healthy_board_has_no_problem():
     ],
 )
 def test_a_problem_is_found_wanted_remedy(parts, problem):
-    (found,) = judge(status(**parts), Settings())
+    (found,) = diagnose(status(**parts), Settings())
     assert found.startswith(problem)
     assert ", wanted " in found
     assert "Remedy: " in found
@@ -122,7 +122,7 @@ def test_a_problem_is_found_wanted_remedy(parts, problem):
 
 def test_an_idle_board_need_not_commit():
     parts = {"partitions": [Partition(0, 10, 10)], "last_commit": NOW - timedelta(days=1)}
-    assert judge(status(**parts), Settings()) == []
+    assert diagnose(status(**parts), Settings()) == []
 
 
 def test_it_sees_kafka_and_postgres(database, secrets, broker, topic):

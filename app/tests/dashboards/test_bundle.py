@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import FILES
 from music_streaming.dashboards.bundle import (
     TIME_ZONE_MARK,
     Bundle,
@@ -17,10 +16,10 @@ from music_streaming.dashboards.bundle import (
     load,
     marks,
     resolve,
-    shipped_uuid,
     to_zip,
 )
 from music_streaming.settings import PostgresSettings, Settings
+from music_streaming.testing import FILES
 
 FOLDER = FILES / "dashboards"
 
@@ -83,8 +82,3 @@ def test_resolve_fills_in_the_board(shipped: Bundle) -> None:
     assert {mark for content in ready.files.values() for mark in marks(content)} == set()
     assert any(TIME_ZONE_MARK in marks(content) for content in shipped.files.values())
     assert any("Asia/Tokyo" in str(content) for content in ready.files.values())
-
-
-def test_uuids_come_from_names() -> None:
-    assert shipped_uuid("charts", "live/x") == shipped_uuid("charts", "live/x")
-    assert shipped_uuid("charts", "live/x") != shipped_uuid("dashboards", "live/x")

@@ -2,12 +2,12 @@
 
 import pytest
 
-from conftest import FILES
 from music_streaming.dashboards.bundle import (
     Bundle,
     load,
 )
 from music_streaming.dashboards.chart import chart_query
+from music_streaming.testing import FILES
 
 FOLDER = FILES / "dashboards"
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import FILES
 from music_streaming.dashboards import export
 from music_streaming.dashboards.bundle import (
     Bundle,
@@ -18,6 +17,7 @@ from music_streaming.dashboards.bundle import (
 )
 from music_streaming.dashboards.lint import lint
 from music_streaming.settings import Settings
+from music_streaming.testing import FILES
 
 FOLDER = FILES / "dashboards"
 ELSEWHERE = "00000000-0000-5000-8000-000000000000"

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from conftest import FILES
 from music_streaming.dashboards.bundle import (
     KINDS,
     Bundle,
@@ -14,6 +13,7 @@ from music_streaming.dashboards.bundle import (
     load,
 )
 from music_streaming.dashboards.lint import lint
+from music_streaming.testing import FILES
 
 FOLDER = FILES / "dashboards"
 ELSEWHERE = "00000000-0000-5000-8000-000000000000"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import FILES, free_port
 from music_streaming.dashboards.superset import SupersetError
 from music_streaming.dashboards.sync import import_bundle
 from music_streaming.settings import PathSettings, PostgresSettings, Settings, SupersetSettings
+from music_streaming.testing import FILES, free_port
 
 FOLDER = FILES / "dashboards"
 

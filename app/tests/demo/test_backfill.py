@@ -16,9 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from broker import Broker
-from conftest import Database
-from driver import LIMIT_SECONDS, Driver
 from music_streaming.board.commands.validate import compare_with_truth
 from music_streaming.board.validate import validate
 from music_streaming.broker import close_producer, producer
@@ -38,6 +35,9 @@ from music_streaming.demo.expected import read_header
 from music_streaming.demo.live import live
 from music_streaming.demo.world import World
 from music_streaming.settings import KafkaSettings, Settings
+from music_streaming.testing.broker import Broker
+from music_streaming.testing.driver import LIMIT_SECONDS, Driver
+from music_streaming.testing.postgres import Database
 from music_streaming.topic import ensure_topics, wanted_topics
 
 LISTENERS, ARTISTS, DAYS = 60, 200, 2

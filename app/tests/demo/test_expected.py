@@ -17,7 +17,7 @@ from music_streaming.demo.expected import Truth, compare, read_header, read_rows
 from music_streaming.demo.world import World
 from music_streaming.event import parse_time
 from music_streaming.metrics import BY_NAME, COUNT_NAMES
-from verdict import check
+from music_streaming.testing.events import rejected
 
 DAY_MS = 86_400_000
 START = int(datetime(2026, 11, 20, tzinfo=UTC).timestamp() * 1000)
@@ -53,7 +53,7 @@ def recount(values: list[bytes]) -> tuple[Tables, Counter[str]]:
         except ValueError:
             counts["malformed"] += 1
             continue
-        if not isinstance(event, dict) or check(event, datetime(2027, 1, 1, tzinfo=UTC)) is not None:
+        if not isinstance(event, dict) or rejected(event, datetime(2027, 1, 1, tzinfo=UTC)) is not None:
             counts["malformed"] += 1
             continue
         if event["event_id"] in seen:

@@ -17,7 +17,7 @@ from music_streaming.demo.live import live
 from music_streaming.demo.records import Record
 from music_streaming.demo.world import World
 from music_streaming.event import parse_time
-from verdict import check
+from music_streaming.testing.events import rejected
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 START = int(datetime(2026, 11, 20, tzinfo=UTC).timestamp() * 1000)
@@ -59,7 +59,7 @@ def test_steady_plays_end_when_they_are_reported(world: World) -> None:
     records = list(islice(stream, 4_000))
     events = [json.loads(record.value) for record in records]
     now = datetime.fromtimestamp(START / 1000, UTC) + timedelta(minutes=4)
-    assert [event for event in events if check(event, now) is not None] == []
+    assert [event for event in events if rejected(event, now) is not None] == []
     assert len({event["event_id"] for event in events}) == 4_000
     for record, event in zip(records, events, strict=True):
         assert time_ms(event) + event["listened_ms"] == record.due_ms
@@ -116,7 +116,7 @@ def test_steady_dirt_comes_at_its_rates(world: World) -> None:
     for record in records:
         try:
             event = json.loads(record.value)
-            assert check(event, LATER + timedelta(days=30)) is None
+            assert rejected(event, LATER + timedelta(days=30)) is None
         except (ValueError, AssertionError, AttributeError, TypeError):
             counts["bad"] += 1
             continue

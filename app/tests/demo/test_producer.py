@@ -14,7 +14,6 @@ from typing import NamedTuple
 import pytest
 from kafka import KafkaConsumer
 
-from broker import Broker
 from music_streaming.broker import close_producer, partitioner
 from music_streaming.broker import producer as producing_client
 from music_streaming.demo.producer import (
@@ -24,6 +23,7 @@ from music_streaming.demo.producer import (
     notify,
 )
 from music_streaming.settings import KafkaSettings, PathSettings, ProducerSettings, Settings
+from music_streaming.testing.broker import Broker
 from music_streaming.topic import ensure_topics
 
 # kafka-python leaves the sockets of attempts that failed to the garbage collector.

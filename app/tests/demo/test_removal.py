@@ -7,13 +7,13 @@ from typing import Any
 import psycopg2
 import pytest
 
-from conftest import Database
 from music_streaming.board.validate import validate
 from music_streaming.demo.removal import take_away
 from music_streaming.event import format_time
 from music_streaming.metrics import TABLE_NAMES
 from music_streaming.settings import Settings
 from music_streaming.table import Rules, prepare_session, write
+from music_streaming.testing.postgres import Database
 from test_table import NOW, batch, play, rows
 
 DELAY = 600

@@ -1,4 +1,4 @@
-"""The generated public over 14 days, figure by figure, read from the bytes that Kafka would get."""
+"""The generated population over 14 days, figure by figure, read from the bytes that Kafka would get."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ Check = Callable[[str, float, float, float], None]
 @pytest.fixture(scope="module")
 def figure() -> Iterator[Check]:
     """Check that a figure lies in [low, high]; at the end print all as a table."""
-    table = Table("figure", "wanted", "got", title="The generated public, 14 days")
+    table = Table("figure", "wanted", "got", title="The generated population, 14 days")
 
     def check(name: str, low: float, high: float, got: float) -> None:
         ok = low <= got <= high

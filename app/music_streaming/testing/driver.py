@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 LIMIT_SECONDS = 90
 
 
@@ -25,6 +23,7 @@ class Driver:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start it; its output is added to `log`."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "music_streaming.stream"],
@@ -45,6 +44,7 @@ class Driver:
         return self.exit_code()
 
     def exit_code(self) -> int:
+        """Wait for the end and return the exit code."""
         assert self._process
         code = self._process.wait(LIMIT_SECONDS)
         self._process = None
@@ -56,10 +56,12 @@ class Driver:
         deadline = time.monotonic() + LIMIT_SECONDS
         while (seen := what()) != wanted:
             if time.monotonic() > deadline or self._process.poll() is not None:
-                pytest.fail(f"saw {seen}, wanted {wanted}\n{self.log.read_text(errors='replace')[-6000:]}")
+                said = self.log.read_text(errors="replace")[-6000:]
+                raise AssertionError(f"saw {seen}, wanted {wanted}\n{said}")
             time.sleep(0.1)
 
     def close(self) -> None:
+        """Kill it, if it runs."""
         if self._process:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

@@ -1,4 +1,4 @@
-"""What may come from outside, as hypothesis strategies: bytes and events, good ones and bad ones of every kind."""
+"""What may come from outside, as hypothesis strategies: bytes and events, good ones and bad ones."""
 
 import datetime as dt
 import json
@@ -103,3 +103,12 @@ def sample(count: int) -> list[bytes]:
 
     draw()
     return drawn
+
+
+def rejected(sent: dict[str, Any], arrival: dt.datetime) -> event.Rejected | None:
+    """Why the contract rejects the event `sent`; None for a play."""
+    try:
+        event.judge(encode(sent, ascii_only=False), arrival)
+    except event.Rejected as reject:
+        return reject
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import os
 import signal
 import socket
@@ -13,15 +14,14 @@ import time
 import warnings
 from pathlib import Path
 
-import pyspark
-
 # kafka-python reads its own files in a way that Python 3.11 calls deprecated; once, at its first import.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
-    from kafka import TopicPartition
-    from kafka.admin import KafkaAdminClient, OffsetSpec
+    from music_streaming.broker import admin, end_offsets
 
-IMAGE = Path(__file__).parents[2] / "files" / "images" / "kafka"
+from music_streaming.testing import FILES, free_ports
+
+IMAGE = FILES / "images" / "kafka"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "music-streaming"
 START_SECONDS = 60
 # Less than a test may take, so that what was said is shown.
@@ -29,7 +29,7 @@ FETCH_SECONDS = 240
 
 
 def jars(image: Path = IMAGE) -> Path:
-    """The folder with the jars of an image, by default the broker's; fetched once and checked as in the image.
+    """The folder with the jars of an image, by default the broker's; fetched once, checked as in the image.
 
     Raises RuntimeError with what Ivy or the check said.
     """
@@ -48,11 +48,14 @@ def jars(image: Path = IMAGE) -> Path:
 
 
 def _fetch(image: Path, scratch: Path) -> Path:
-    """Fetch the jars of `image` into a new folder in `scratch`, where Ivy has its cache, too: it cannot share one."""
+    """Fetch the jars of `image` into a new folder in `scratch`; there is Ivy's cache, too: it shares none."""
     wanted = scratch / "jars"
     wanted.mkdir()
     # Spark brings Ivy along, which the image takes from its distribution.
-    ivy = Path(pyspark.__file__).parent / "jars" / "*"
+    spark = importlib.util.find_spec("pyspark")
+    if spark is None or spark.origin is None:
+        raise RuntimeError("Found no pyspark, wanted the tests' environment. Remedy: make setup-test")
+    ivy = Path(spark.origin).parent / "jars" / "*"
     fetch = [
         "java", "-cp", str(ivy), "org.apache.ivy.Main", "-warn", "-ivy", str(image / "ivy.xml"),
         "-cache", str(scratch / "ivy"), "-confs", "run", "-types", "jar", "bundle",
@@ -66,26 +69,16 @@ def _fetch(image: Path, scratch: Path) -> Path:
             )
         except subprocess.TimeoutExpired as error:
             raise RuntimeError(
-                f"Found the jars of {image.name} not fetched after {FETCH_SECONDS} s. Last words: {error.stdout!r}"
+                f"Found the jars of {image.name} not fetched after {FETCH_SECONDS} s. "
+                f"Last words: {error.stdout!r}"
             ) from error
         if done.returncode:
             raise RuntimeError(
-                f"Found exit code {done.returncode} of {command[0]} fetching the jars of {image.name}, wanted the jars of "
-                f"{image / 'jars.sha256'} from Maven Central. It said:\n{done.stdout}{done.stderr}"
+                f"Found exit code {done.returncode} of {command[0]} fetching the jars of {image.name}, "
+                f"wanted the jars of {image / 'jars.sha256'} from Maven Central. "
+                f"It said:\n{done.stdout}{done.stderr}"
             )
     return wanted
-
-
-def free_ports(count: int) -> list[int]:
-    """Different ports that nobody listens on now."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 class Broker:
@@ -150,14 +143,8 @@ class Broker:
 
     def count(self, topic: str) -> int:
         """Records that were ever written to `topic`."""
-        client = KafkaAdminClient(bootstrap_servers=self.bootstrap)
-        try:
-            (described,) = client.describe_topics([topic])
-            partitions = [TopicPartition(topic, item["partition_index"]) for item in described["partitions"]]
-            ends = client.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
-            return sum(end.offset for end in ends.values())
-        finally:
-            client.close()
+        with admin(self.bootstrap) as client:
+            return sum(end_offsets(client, topic).values())
 
     def kill(self) -> None:
         """Pull the plug of the process."""
