@@ -19,10 +19,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from chart_sql import Board, Chart
-from conftest import Database
 from music_streaming import event, metrics, query
 from music_streaming.dashboards.bundle import Bundle, load
 from music_streaming.dashboards.lint import lint
+from music_streaming.testing.postgres import Database
 
 # Kind of a field -> type in Spark, type in PostgreSQL; every other kind is text.
 TYPES = {

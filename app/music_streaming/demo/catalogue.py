@@ -186,7 +186,8 @@ def build(seed: int, locales: Sequence[str], artists: int) -> Catalogue:
     artist_genre = by_rank[order]
     artist_weight = _bent_law(artists)[order]
     artist_locale = _sung_in(locales, artist_genre, rng.integers(0, 1 << 31, artists))
-    names = _artist_names(rng, [vocabularies[index] for index in artist_locale.tolist()], order)
+    sung_in = [vocabularies[index] for index in artist_locale.tolist()]
+    names = _artist_names(rng, sung_in, order)
 
     album_artist, tracks, release, current = _albums(rng, order)
     album = np.repeat(np.arange(len(tracks)), tracks)
@@ -199,11 +200,8 @@ def build(seed: int, locales: Sequence[str], artists: int) -> Catalogue:
 
     starts = np.searchsorted(artist, np.arange(artists + 1))
     weight = _song_weights(rng, artist, starts, artist_weight)
-    titles, album_titles = _titles(
-        rng, artist, album, [vocabularies[index] for index in artist_locale.tolist()]
-    )
+    titles, album_titles = _titles(rng, artist, album, sung_in)
     _place_awkward(names, titles, order, starts)
-
     catalogue = Catalogue(
         titles=titles,
         song_ids=[f"song-{number:06d}" for number in range(songs)],

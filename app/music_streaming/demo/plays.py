@@ -98,20 +98,15 @@ def plays(rng: np.random.Generator, listeners: Listeners, charts: Charts, sessio
     song, own = _choice(rng, listeners, charts, listener, session)
     duration = catalogue.duration_ms[song]
     kind = _device_kind(rng, listeners, sessions)
-    of_day = np.array(_SKIP_WEEKEND)[sessions.weekend]
-    mood = _SKIP_SCALE * listeners.skipping[sessions.listener] * _SKIP_BY_DEVICE[kind] * of_day
-    chance = np.minimum(mood[session] * np.where(own, _SKIP_OWN, _SKIP_STRANGE), 0.95)
-    skipped = rng.random(count) < chance
+    mood = _mood(listeners, sessions, kind)[session] * np.where(own, _SKIP_OWN, _SKIP_STRANGE)
+    skipped = rng.random(count) < np.minimum(mood, 0.95)
     listened = np.where(skipped, _patience(rng.random(count), duration), duration)
     between = rng.integers(150, 1_200, count)
     _refuse_skips(skipped, listened, between, duration, first=first, room=room, free=subscription == 0)
-    spent = listened + between
-    offset = np.cumsum(spent) - spent
-    offset -= offset[first][session]
+    offset = _since_start(listened + between, first, session)
     kept = offset < sessions.length_ms[session]
     last = kept & ~np.append(kept[1:] & (session[1:] == session[:-1]), False)
-    opening = np.zeros(count, dtype=bool)
-    opening[first] = True
+    opening = np.diff(session, prepend=-1) > 0
 
     draw = rng.random(count)
     stopped = last & ~skipped & (draw < 0.3)
@@ -137,6 +132,19 @@ def plays(rng: np.random.Generator, listeners: Listeners, charts: Charts, sessio
         end_reason=end_reason,
     )
     return columns.take(kept)
+
+
+def _mood(listeners: Listeners, sessions: Sessions, kind: Ints) -> Floats:
+    """How inclined to skip each session is, before it is known what is played."""
+    of_day = np.array(_SKIP_WEEKEND)[sessions.weekend]
+    mood: Floats = _SKIP_SCALE * listeners.skipping[sessions.listener] * _SKIP_BY_DEVICE[kind] * of_day
+    return mood
+
+
+def _since_start(spent: Ints, first: Ints, session: Ints) -> Ints:
+    """When each play begins, in ms since the start of its session."""
+    offset: Ints = np.cumsum(spent) - spent
+    return offset - offset[first][session]
 
 
 def _reasons(
