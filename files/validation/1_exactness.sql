@@ -53,14 +53,19 @@ WITH sums AS (
            END AS told
     FROM counts GROUP BY count, source
 )
-SELECT source || ': accepted = rows ever written = streams of each metric table' AS name,
-       bool_and(number = accepted) AS ok,
-       CASE WHEN min(number) = max(number) THEN to_char(min(number), 'FM999,999,999,999,990') || ' in each'
-            ELSE string_agg(name || ' ' || to_char(number, 'FM999,999,999,999,990'), ', ' ORDER BY place)
-       END AS found,
-       to_char(accepted, 'FM999,999,999,999,990') || ' accepted' AS wanted
-FROM sides GROUP BY source, accepted
-UNION ALL
-SELECT count || ': the same sum in each metric table', bool_and(same),
-       string_agg(source || ' ' || told, '; ' ORDER BY source), 'equal'
-FROM count_of_source GROUP BY count;
+SELECT name, ok, found, wanted
+FROM (
+    SELECT 1 AS part, source AS item,
+           source || ': accepted = rows ever written = streams of each metric table' AS name,
+           bool_and(number = accepted) AS ok,
+           CASE WHEN min(number) = max(number) THEN to_char(min(number), 'FM999,999,999,999,990') || ' in each'
+                ELSE string_agg(name || ' ' || to_char(number, 'FM999,999,999,999,990'), ', ' ORDER BY place)
+           END AS found,
+           to_char(accepted, 'FM999,999,999,999,990') || ' accepted' AS wanted
+    FROM sides GROUP BY source, accepted
+    UNION ALL
+    SELECT 2, count, count || ': the same sum in each metric table', bool_and(same),
+           string_agg(source || ' ' || told, '; ' ORDER BY source), 'equal'
+    FROM count_of_source GROUP BY count
+) answers
+ORDER BY part, item;

@@ -1,7 +1,7 @@
 -- Is every record of Kafka that was read accounted for?
 --
 -- Proves: each is an accepted play, a duplicate, a reject or a tombstone; the totals by source and by reason, which are
--- kept apart, say the same as those by topic. What was deleted again had been accepted: the topic's totals are for ever.
+-- kept apart, say the same as those by topic. What was removed had been accepted: the topic's totals are for ever.
 WITH topic AS (
     SELECT coalesce(sum(records), 0) AS records, coalesce(sum(accepted), 0) AS accepted,
            coalesce(sum(duplicates), 0) AS duplicates, coalesce(sum(rejected), 0) AS rejected,

@@ -1,7 +1,7 @@
 -- Was any record of Kafka passed over?
 --
--- Proves: the offsets behind the job, less the gaps that it noted, are no more than the records that it read. A row with
--- a note is worth knowing and makes nothing wrong: Kafka's retention was quicker than the job.
+-- Proves: the offsets behind the job, less the gaps that it noted, are no more than the records that it read. A row
+-- with a note is worth knowing and makes nothing wrong: Kafka's retention was quicker than the job.
 WITH seen AS (
     SELECT (SELECT coalesce(sum(next_offset), 0) FROM ingest_offsets)
                -- What a topic that was deleted held up to its last read offset was read too.

@@ -1,7 +1,7 @@
 -- Do the newest plays, counted again one by one, give the same rows?
 --
--- Proves, for the 5-minute windows of the last ten minutes, that each row of the metrics is what its plays make, and not
--- only the sums over all. The newest alone: the cost must not grow with the years.
+-- Proves, for the 5-minute windows of the last ten minutes, that each row of the metrics is what its plays make, and
+-- not only the sums over all. The newest alone: the cost must not grow with the years.
 WITH newest AS MATERIALIZED (
     SELECT date_bin('5 minutes', event_time, 'epoch') AS window_start, *
     FROM stream_events
@@ -39,7 +39,8 @@ SELECT tables.name || ': the newest plays, counted again, give the same rows' AS
        to_char(differing.n, 'FM999,999,999,990') || ' rows differ ('
            || to_char(plays.n, 'FM999,999,999,990') || ' plays)' AS found,
        '0 rows differ' AS wanted
-FROM (VALUES (1, 'user_engagement_metrics'), (2, 'geographic_metrics'), (3, 'device_usage_metrics')) tables (place, name)
+FROM (VALUES (1, 'user_engagement_metrics'), (2, 'geographic_metrics'), (3, 'device_usage_metrics'))
+    tables (place, name)
 CROSS JOIN LATERAL (SELECT count(*) AS n FROM different WHERE different.name = tables.name) differing
 CROSS JOIN (SELECT count(*) AS n FROM newest) plays
 ORDER BY place;

@@ -1,7 +1,7 @@
 -- Are the newest play and the watermark where they may be?
 --
--- Proves: no play is dated further ahead than the tolerance (300 s; musicctl validate takes that of the settings, from
--- music.future_tolerance_seconds), so none can have moved the watermark too far; the watermark is behind the newest play.
+-- Proves: no play is dated further ahead than the tolerance (300 s, or what musicctl validate has set from the settings),
+-- so none can have moved the watermark too far; the watermark is behind the newest play.
 WITH seen AS (
     SELECT (SELECT max(newest_event_time) FROM ingest_totals) AS newest,
            (SELECT max(watermark) FROM ingest_state) AS watermark,

@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 from chart_sql import Board, Chart, charts
 from music_streaming.demo.live import live
 from music_streaming.demo.world import World
+from music_streaming.metrics import ROLL_UPS, RollUp
 from music_streaming.query import plays
 from music_streaming.table import Batch, Rules, prepare_session, write
 from music_streaming.testing import FILES
@@ -314,25 +315,19 @@ def test_freshness_is_from_the_report_of_a_play(filled: Database) -> None:
     assert ordered[int(len(ordered) * 0.97)] <= most <= ordered[-1]
 
 
-ROLLUPS = {
-    "song_day_streams": (
-        "SELECT date_trunc('day', window_start, 'UTC'), source, song_id, title, artist, genre, sum(streams) "
-        "FROM content_performance_metrics GROUP BY 1, 2, 3, 4, 5, 6",
-        "SELECT * FROM song_day_streams",
-    ),
-    "genre_metrics": (
-        "SELECT window_start, source, genre, sum(streams), sum(completions), sum(skips), sum(likes), "
-        "sum(listened_ms), sum(duration_ms), hll_cardinality(hll_union_agg(listeners)) "
-        "FROM content_performance_metrics GROUP BY 1, 2, 3",
-        "SELECT window_start, source, genre, streams, completions, skips, likes, listened_ms, duration_ms, "
-        "hll_cardinality(listeners) FROM genre_metrics",
-    ),
-}
-
-
-@pytest.mark.parametrize(("metrics", "rollup"), ROLLUPS.values(), ids=ROLLUPS.keys())
-def test_rollups_equal_the_metrics(filled: Database, metrics: str, rollup: str) -> None:
-    assert sorted(filled.rows(rollup)) == sorted(filled.rows(metrics))
+@pytest.mark.parametrize("roll_up", ROLL_UPS, ids=[roll_up.name for roll_up in ROLL_UPS])
+def test_rollups_equal_the_metrics(filled: Database, roll_up: RollUp) -> None:
+    key = ", ".join(("source", *roll_up.keys))
+    sums = [f"sum({name})" for name in roll_up.counts]
+    sums += [f"hll_cardinality(hll_union_agg({name}))" for name in roll_up.sketches]
+    kept = [*roll_up.counts, *(f"hll_cardinality({name})" for name in roll_up.sketches)]
+    summed_up = filled.rows(
+        f"SELECT date_trunc('{roll_up.grain}', window_start, 'UTC') AS start, {key}, {', '.join(sums)} "
+        f"FROM {roll_up.of} GROUP BY start, {key}"
+    )
+    assert sorted(
+        filled.rows(f"SELECT {roll_up.start}, {key}, {', '.join(kept)} FROM {roll_up.name}")
+    ) == sorted(summed_up)
 
 
 def test_every_other_chart_has_rows(filled: Database) -> None:
