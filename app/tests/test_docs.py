@@ -13,6 +13,7 @@ from docs import PROJECT, ROLES, SETTINGS, WIRING, options, rendered
 CASES = "molecule/cases.md"
 BARE = "molecule/tests/test_bare.py"
 STORIES = [f"molecule/{name}.yml" for name in ("default/settings", "edited/settings", "edited/proxy")]
+USED = "molecule/tests/test_used.py"
 PAGES = ["docs/architecture.md", "docs/reliability.md", "docs/settings.md"]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", CASES, *PAGES]
 
@@ -40,7 +41,7 @@ def test_every_option_says_what_it_is():
 
 
 def test_every_setting_is_in_a_story_at_another_value():
-    """In the settings of a story, refused on a bare board, or in the inventory of a simulated board."""
+    """In the settings of a story, refused on a bare board, told to a board in use, or in a simulated board's inventory."""
     default = yaml.safe_load((PROJECT / "playbooks/group_vars/all.yml").read_text(encoding="utf-8"))
     documented = {name: default[name] for name in WIRING}
     for role in ROLES:
@@ -51,6 +52,7 @@ def test_every_setting_is_in_a_story_at_another_value():
     tried |= set(
         re.findall(r'^    \("([a-z_]+)=', (PROJECT / BARE).read_text(encoding="utf-8"), re.MULTILINE)
     )
+    tried |= set(re.findall(r'"-e", "([a-z_]+)=', (PROJECT / USED).read_text(encoding="utf-8")))
     for story in STORIES:
         given = yaml.safe_load((PROJECT / story).read_text(encoding="utf-8"))
         assert [name for name in given if name not in documented] == [], story
@@ -97,4 +99,4 @@ def test_cases_name_tests_that_exist():
     for file, name in named:
         assert f"def {name}(" in (PROJECT / file).read_text(encoding="utf-8"), f"{file}::{name}"
     ids = re.findall(r"^\| ([PKSDVG]\d\d) \|", text, flags=re.MULTILINE)
-    assert len(ids) == len(set(ids)) == 38
+    assert len(ids) == len(set(ids)) == 42

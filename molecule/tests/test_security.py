@@ -63,6 +63,18 @@ def test_nobody_is_in_the_docker_group(board):
     assert board.ssh("getent group docker").stdout.strip().split(":")[3] == ""
 
 
+@pytest.mark.parametrize(
+    "name", ["music", *(f"music-{part}" for part in ("kafka", "postgres", "spark", "superset"))]
+)
+def test_an_account_of_a_service_has_no_password_and_no_other_group(board, name):
+    groups, account, password = board.ssh(
+        f"id -Gn {name}; getent passwd {name}; sudo getent shadow {name}"
+    ).stdout.splitlines()
+    assert groups == name
+    assert account.endswith(":/nonexistent:/usr/sbin/nologin")
+    assert password.split(":")[1] == "!"
+
+
 # Everything that others than the secrets' readers see; the layers of the images lie under /var/lib/docker.
 SEARCH = """
 set -u
