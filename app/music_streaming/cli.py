@@ -5,12 +5,15 @@ Every command lives with its subject; this is the list of them, and what an erro
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from music_streaming.error import MusicError
+from music_streaming.error import MusicError, database_error
 from music_streaming.terminal import Lazy, LazyGroup
+
+if TYPE_CHECKING:
+    import psycopg2
 
 BOARD, DEMO, DASHBOARDS = (f"music_streaming.{wing}.commands" for wing in ("board", "demo", "dashboards"))
 COMMANDS = {
@@ -57,11 +60,11 @@ class Commands(LazyGroup):
         except Exception as error:
             if not type(error).__module__.startswith("psycopg2"):
                 raise
-            found = " ".join(str(error).split()) or type(error).__name__
-            raise click.ClickException(
-                f"PostgreSQL: found {found!r}, wanted an answer. "
-                "Remedy: systemctl status music-postgres; journalctl -u music-postgres -n 50"
-            ) from None
+            fault = database_error(cast("psycopg2.Error", error))
+            # A mistake of the program is shown with its traceback.
+            if fault is None:
+                raise
+            raise click.ClickException(str(fault)) from None
 
 
 @click.group(cls=Commands, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -172,7 +172,7 @@ def test_topics_say_what_they_changed(board, broker, topic, monkeypatch):
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
-        ("MUSIC_POSTGRES__PORT", "1", "wanted an answer. Remedy: systemctl status music-postgres"),
+        ("MUSIC_POSTGRES__PORT", "1", "PostgreSQL does not answer: found"),
         ("MUSIC_POSTGRES__PORT", "many", "Setting [postgres] port in environment variable"),
         ("MUSIC_POSTGRES__SECRETS_DIR", "/nowhere", "found no file /nowhere/postgres_superset_reader"),
     ],

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
+import psycopg2
+import tenacity
 
 from music_streaming import broker
-from music_streaming.error import MusicError
+from music_streaming.error import MusicError, database_error
 from music_streaming.settings import Role
 
 if TYPE_CHECKING:
@@ -67,10 +69,14 @@ def trace(settings: Settings, *, seconds: float = 60) -> list[Step]:
             seen = ask()
         except BrokenLinkError:
             raise
-        except Exception as error:
-            # Whatever the client library throws, the owner is told which link it was.
+        except (broker.KafkaError, MusicError, httpx.HTTPError, OSError) as error:
             found = f"{type(error).__name__} {str(error).strip() or '(no text)'}"
             raise BrokenLinkError(name, found=found, wanted=wanted, unit=unit, after=steps) from error
+        except psycopg2.Error as error:
+            fault = database_error(error)
+            if fault is None:
+                raise
+            raise BrokenLinkError(name, found=f"({fault})", wanted=wanted, unit=unit, after=steps) from error
         steps.append(Step(name, seen, time.monotonic() - started))
 
     topic_id, partition, offset = "", -1, -1
@@ -85,17 +91,22 @@ def trace(settings: Settings, *, seconds: float = 60) -> list[Step]:
         return f"offset {offset} of partition {partition}"
 
     def covered() -> str:
-        deadline = time.monotonic() + seconds
-        while (reached := _next_offset(settings, topic_id, partition)) <= offset:
-            if time.monotonic() > deadline:
-                raise BrokenLinkError(
-                    "Spark job -> PostgreSQL",
-                    found=f"offset {reached} of partition {partition} after {seconds:.0f} s",
-                    wanted=f"an offset beyond {offset}",
-                    unit="music-metrics",
-                    after=steps,
-                )
-            time.sleep(0.1)
+        # The last answer is given back as it is, when the time is over.
+        waiting = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda reached: reached <= offset),
+            stop=tenacity.stop_after_delay(seconds),
+            wait=tenacity.wait_fixed(0.1),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else 0,
+        )
+        reached = waiting(_next_offset, settings, topic_id, partition)
+        if reached <= offset:
+            raise BrokenLinkError(
+                "Spark job -> PostgreSQL",
+                found=f"offset {reached} of partition {partition} after {seconds:.0f} s",
+                wanted=f"an offset beyond {offset}",
+                unit="music-metrics",
+                after=steps,
+            )
         return f"next offset {reached}"
 
     link("producer -> Kafka", "music-kafka", "an acknowledged record", send)
@@ -131,5 +142,5 @@ def _spark_workers(settings: Settings) -> str:
     answer = httpx.get(f"http://{host}:{settings.spark.master_web_port}/json/", timeout=10).raise_for_status()
     alive = [worker for worker in answer.json()["workers"] if worker["state"] == "ALIVE"]
     if not alive:
-        raise RuntimeError("no worker alive")
+        raise MusicError("no worker alive")
     return f"{len(alive)} worker(s) alive"
