@@ -4,6 +4,11 @@ No record is dropped, since its offset has to be accounted for. A row holds eith
 normalised, or, where anything about it is in doubt, its bytes: event.judge has the last word on those
 (rows.py asks it). So the plan stays small, which counts, as Spark plans it anew for each batch, and the law
 is written once. No state, no shuffle, no Python worker.
+
+No withWatermark either: nothing here waits for a window to end, and late plays count in the window that they
+belong to. The watermark is a column of PostgreSQL (ingest_state): the newest event_time of an accepted play
+less the delay of the settings. It outlives restarts and never goes back, moves in the transaction of the
+batch, marks a play behind it as late, and tells which windows are final.
 """
 
 from functools import reduce
@@ -65,9 +70,7 @@ _UUID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 _NFC_GROWTH = 3
 
 
-def plays(
-    records: DataFrame, future_tolerance_seconds: int = 300, watermark_delay_seconds: int = 600
-) -> DataFrame:
+def plays(records: DataFrame, future_tolerance_seconds: int = 300) -> DataFrame:
     """Judge and normalise records of Spark's Kafka source; as many rows out as in.
 
     Columns out:
@@ -104,9 +107,9 @@ def plays(
         sf.when(sf.col("doubt"), sf.substring("value", 1, event.MAX_BYTES + 1)).alias("value"),
         sf.octet_length("value").alias("value_length"),
         sf.xxhash64("e.user_id").alias("listener"),
-        # window() leaves out rows without a time. What is dated ahead is in doubt: it moves no watermark.
+        # window() leaves out rows without a time.
         sf.when(sf.col("doubt"), sf.lit(event.FIRST_TIME)).otherwise(sf.col("time")).alias("event_time"),
-    ).withWatermark("event_time", f"{watermark_delay_seconds} seconds")
+    )
     # One by one: two windows in one step would multiply the rows.
     for name, width in WINDOWS.items():
         rows = rows.withColumn(name, _start(width.total_seconds()))

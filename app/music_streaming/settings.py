@@ -138,6 +138,11 @@ class SparkSettings(_Section):
     scratch_dir: Path = Path("/tmp/spark")  # noqa: S108  a tmpfs of the driver's container
     stall_seconds: Seconds = 180
 
+    @property
+    def statement_seconds(self) -> float:
+        """What a statement of a batch may take: PostgreSQL cancels it before the job counts as stalled."""
+        return self.stall_seconds / 3
+
 
 class StreamSettings(_Section):
     """Rules of the stream and how long rows are kept."""

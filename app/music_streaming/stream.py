@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
+import itertools
 import json
 import logging
 import shutil
@@ -18,28 +20,30 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg2
 import tenacity
 
-from music_streaming import offsets, query, table
+from music_streaming import offsets, query, spark, table
 from music_streaming.broker import KafkaError, admin, offsets_by_time, probe, topic_identity, topic_state
-from music_streaming.error import MusicError
+from music_streaming.error import MusicError, database_error
+from music_streaming.limit import BatchLimit, store_limit, stored_limit
 from music_streaming.settings import Role, Settings
+from music_streaming.watchdog import Every, StalledError, StopFlag, Watchdog
+from music_streaming.writer import BatchWriter, Position, Report, Written
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
 
 log = logging.getLogger("music-metrics")
+T = TypeVar("T")
 
-# The container's ready probe looks at its age.
-ALIVE = Path("/tmp/music-metrics.alive")  # noqa: S108  a tmpfs of the driver's own
+# The container's ready probe looks at its age in /tmp, a tmpfs of the driver's own.
+ALIVE = Path(tempfile.gettempdir(), "music-metrics.alive")
 APPLICATION = "music-metrics"
 TOPIC_CHECK_SECONDS = 10
 BROKER_SECONDS = 60
@@ -48,107 +52,58 @@ REPORT_SECONDS = 60
 # Below the time that systemd gives the unit to stop.
 STOP_SECONDS = 5
 
-# Three copies of a result meet in the driver's heap: as it arrives, put together, and on its way to Python.
-MAX_RESULT = "32m"
-# How Spark words it that a batch was too large for the driver or for its executors.
-TOO_LARGE = ("spark.driver.maxResultSize", "OutOfMemory", "OutOfDirectMemory", "ExecutorLostFailure")
-
-# Heap apart, a JVM of this job needs little; the defaults reserve for a server. The heap begins small: Java
-# would begin with a 64th of the board's memory.
-JVM_OPTIONS = (
-    "-XX:+UseSerialGC -XX:ReservedCodeCacheSize=96m -XX:MaxMetaspaceSize=192m -Xss512k "
-    "-Xms48m -XX:MinHeapFreeRatio=20 -XX:MaxHeapFreeRatio=40 -XX:+ExitOnOutOfMemoryError"
-)
-
 
 class StreamError(MusicError):
     """The job cannot go on; the text says why."""
 
 
-@dataclass
-class Progress:
-    """Counts since the last report, and when a batch was last known to go on (monotonic seconds)."""
+class TopicGuard:
+    """Notices that the topic is not the one that the query began with."""
 
-    batches: int = 0
-    records: int = 0
-    accepted: int = 0
-    rejected: int = 0
-    duplicates: int = 0
-    late: int = 0
-    seconds: float = 0
-    watermark: dt.datetime | None = None
-    moved: float = field(default_factory=time.monotonic)
+    def __init__(self, client: Any, position: Position, stopping: StopFlag) -> None:
+        self._client = client
+        self._position = position
+        self._stopping = stopping
+        # The query's thread and the main one ask.
+        self._asking = threading.Lock()
 
-    def add(self, outcome: table.Outcome, seconds: float) -> None:
-        """Count a committed batch that took `seconds`."""
-        self.batches += 1
-        self.records += outcome.records
-        self.accepted += outcome.accepted
-        self.rejected += outcome.rejected
-        self.duplicates += outcome.duplicates
-        self.late += outcome.late
-        self.seconds += seconds
-        self.watermark = outcome.watermark or self.watermark
-        self.moved = time.monotonic()
+    def check(self) -> None:
+        """TopicRecreatedError where it is another topic of the same name.
 
-    def __str__(self) -> str:
-        mean = self.seconds / self.batches * 1000 if self.batches else 0
-        return (
-            f"{self.records} records in {self.batches} batches of {mean:.0f} ms: {self.accepted} accepted "
-            f"({self.late} late), {self.rejected} rejected, {self.duplicates} duplicates; "
-            f"watermark {self.watermark:%Y-%m-%d %H:%M:%S}"
-            if self.watermark
-            else f"{self.records} records in {self.batches} batches; no play yet"
+        A broker that is away is waited for; KafkaError if it stays away.
+        """
+        patience = tenacity.stop_after_delay(BROKER_SECONDS)
+        ask = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(KafkaError),
+            wait=tenacity.wait_fixed(0.5),
+            stop=lambda state: patience(state) or self._stopping.is_set(),
+            reraise=True,
         )
+        with self._asking:
+            found = ask(topic_identity, self._client, self._position.topic)
+        if found != self._position.topic_id:
+            raise offsets.TopicRecreatedError.of(
+                f"Topic {self._position.topic}",
+                found=f"id {found}",
+                wanted=f"id {self._position.topic_id}, which this query reads",
+                remedy="none needed: the job starts again and reads the new topic from its beginning",
+            )
 
 
-def session(settings: Settings, scratch: Path) -> SparkSession:
-    """The Spark session on the standalone cluster; its executors need no Python."""
-    from pyspark.sql import SparkSession  # noqa: PLC0415  never at import
+@dataclass
+class Parts:
+    """What a life of the job is wired of, once all of it answers."""
 
-    spark = settings.spark
-    conf = query.SESSION | {
-        "spark.master": spark.master,
-        "spark.app.name": APPLICATION,
-        "spark.driver.host": spark.driver_host,
-        "spark.driver.bindAddress": spark.driver_host,
-        "spark.driver.memory": spark.driver_memory,
-        # Planning a batch a second is not worth the second compiler, which took 20 s of processor and 70 MB.
-        "spark.driver.extraJavaOptions": f"{JVM_OPTIONS} -XX:TieredStopAtLevel=1",
-        "spark.executor.memory": spark.executor_memory,
-        "spark.executor.cores": str(spark.executor_cores),
-        "spark.executor.extraJavaOptions": JVM_OPTIONS,
-        # Bytes of each heap that are set aside. The default, 300 MB, forbids a heap below 450 MB.
-        "spark.testing.reservedMemory": str(64 * 1024**2),
-        "spark.local.dir": str(scratch),
-        # An executor that dies again and again is started again and again: no hand is near.
-        "spark.deploy.maxExecutorRetries": "-1",
-        # There is one worker on most boards: waiting for a better place only delays a batch.
-        "spark.locality.wait": "0",
-        "spark.sql.shuffle.partitions": "2",
-        "spark.sql.streaming.minBatchesToRetain": "2",
-        "spark.sql.streaming.noDataMicroBatches.enabled": "false",
-        "spark.sql.streaming.numRecentProgressUpdates": "2",
-        # A batch too large for the driver's heap is refused before it gets there; see _run_query.
-        "spark.driver.maxResultSize": MAX_RESULT,
-        # What would be shown by the web page that is switched off, kept in the heap all the same.
-        "spark.ui.retainedJobs": "10",
-        "spark.ui.retainedStages": "10",
-        "spark.ui.retainedTasks": "100",
-        "spark.sql.ui.retainedExecutions": "5",
-    }
-    builder = SparkSession.builder
-    for key, value in conf.items():
-        builder = builder.config(key, value)
-    made = builder.getOrCreate()
-    made.sparkContext.setLogLevel("WARN")
-    return made
+    session: SparkSession
+    scratch: Path
+    writer: BatchWriter
+    guard: TopicGuard
 
 
 class Job:
     """One life of the query: from the offsets in PostgreSQL until it is stopped or cannot go on."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stopping: StopFlag) -> None:
         self.settings = settings
         self.topic = settings.kafka.topic
         self.rules = table.Rules(
@@ -156,115 +111,122 @@ class Job:
             future_tolerance=dt.timedelta(seconds=settings.stream.future_tolerance_seconds),
             rejects_kept=settings.stream.rejects_kept,
         )
-        self.stopping = threading.Event()
-        self.progress = Progress()
-        self._report = Progress()
-        # Held while a transaction runs: a stop waits for it.
-        self._writing = threading.Lock()
-        # The write of the newest batch, at work while Spark reads the next one.
-        self._written: Future[None] = Future()
-        self._written.set_result(None)
-        self._connection: Any = None
-        self._expected: dict[int, int] = {}
-        self._topic_id = ""
+        self.stopping = stopping
+        self.watchdog = Watchdog(settings.spark.stall_seconds, ALIVE)
+        most = settings.spark.max_offsets_per_trigger
+        self.limit = BatchLimit(most, most, settings.spark.stall_seconds)
+        self._report = Report()
         self._failure: Exception | None = None
-        self._kafka: Any = None
-        # The query's thread and the main one ask Kafka.
-        self._asking = threading.Lock()
-
-    def stop(self) -> None:
-        """Ask `run` to return after the batch that is being written."""
-        self.stopping.set()
+        # Of the query at work: what an earlier one still reads is of no use.
+        self._query = 0
+        self._housekeeping = Every(HOUSEKEEPING_SECONDS, first=60)
 
     def run(self) -> None:
-        """Run until `stop`; raises what makes it impossible to go on."""
-        needed = {"PostgreSQL": self._connect, "Kafka": self._begin, "Spark's master": self._knock_at_master}
-        for what, ask in needed.items():
-            self._wait_for(what, ask)
-            if self.stopping.is_set():
-                return
+        """Run until the flag is set; raises what makes it impossible to go on."""
+        position = self._wait_for(self._begin)
+        self._wait_for(self._refuse_without_master)
+        if position is None or self.stopping.is_set():
+            return
         self.settings.spark.scratch_dir.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as left:
-            left.callback(self._disconnect)
-            self._kafka = left.enter_context(admin(self.settings.kafka.bootstrap))
+            writer = BatchWriter(position, self._connect, self.rules, self.stopping, self.watchdog.moved)
+            left.callback(writer.close, STOP_SECONDS)
+            client = left.enter_context(admin(self.settings.kafka.bootstrap))
             scratch = Path(tempfile.mkdtemp(prefix="query-", dir=self.settings.spark.scratch_dir))
             left.callback(shutil.rmtree, scratch, ignore_errors=True)
-            spark = session(self.settings, scratch)
-            left.callback(spark.stop)
-            self._run_query(spark, scratch)
-        log.info("stopped; topic %s goes on at %s", self._topic_id, dict(sorted(self._expected.items())))
+            session = spark.session(self.settings.spark, APPLICATION, scratch)
+            left.callback(spark.stop, session)
+            self._run_queries(Parts(session, scratch, writer, TopicGuard(client, position, self.stopping)))
+        log.info(
+            "stopped; topic %s goes on at %s", position.topic_id, dict(sorted(position.expected.items()))
+        )
 
-    def _knock_at_master(self) -> None:
+    def _wait_for(self, ask: Callable[[], T]) -> T | None:
+        """Ask until it answers, for any time, as at boot the others may come later; None after a stop."""
+
+        def may_come(error: BaseException) -> bool:
+            if isinstance(error, psycopg2.Error):
+                return database_error(error) is not None
+            return isinstance(error, (KafkaError, MusicError))
+
+        def tell(state: tenacity.RetryCallState) -> None:
+            log.warning("waiting: %s", _named(state.outcome.exception() if state.outcome else None))
+
+        waiting = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(may_come),
+            wait=tenacity.wait_exponential(multiplier=0.5, max=10),
+            stop=self.stopping.stops,
+            sleep=self.stopping.sleep,
+            before_sleep=tell,
+        )
+        with contextlib.suppress(tenacity.RetryError):
+            return waiting(ask)
+        return None
+
+    def _connect_plain(self) -> Any:
+        return self.settings.postgres.connect(Role.WRITER, application=APPLICATION)
+
+    def _connect(self) -> Any:
+        connection = self._connect_plain()
+        table.prepare_session(connection, self.settings.spark.statement_seconds)
+        return connection
+
+    def _begin(self) -> Position:
+        """Compare what PostgreSQL remembers with what Kafka has, and store where reading starts."""
+        bootstrap = self.settings.kafka.bootstrap
+        # A connection of this attempt: one that was lost before it is of no use.
+        with contextlib.closing(self._connect()) as connection:
+            stored = offsets.stored_offsets(connection, self.topic)
+            kafka = topic_state(bootstrap, self.topic)
+            times = stored.newest_kafka_times if stored and stored.topic_id == kafka.topic_id else {}
+            later = offsets_by_time(bootstrap, self.topic, times) if times else {}
+            # A partition without any remembered time has lost nothing that PostgreSQL has seen.
+            later = {n: later.get(n) if n in times else kafka.end[n] for n in kafka.end}
+            starts = offsets.starting_offsets(stored, kafka, later)
+            if stored is None or stored.topic_id != kafka.topic_id or dict(stored.next_offsets) != starts:
+                log.info("topic %s, id %s: starting at %s", self.topic, kafka.topic_id, starts)
+                offsets.set_offsets(connection, self.topic, kafka.topic_id, stored, starts)
+            self.limit = stored_limit(connection, self.topic, self.limit.most, self.limit.stall_seconds)
+        return Position(self.topic, kafka.topic_id, dict(starts))
+
+    def _refuse_without_master(self) -> None:
         # Spark itself gives up after a minute, and leaves a context behind that does nothing.
         scheme, _, masters = self.settings.spark.master.partition("://")
         if scheme != "spark":
             return
         if refusal := probe(masters, seconds=5):
-            raise OSError(refusal)
+            raise StreamError.of(
+                "Spark's master does not answer",
+                found=refusal,
+                wanted="a connection",
+                remedy="systemctl status music-spark-master; journalctl -u music-spark-master -n 50",
+            )
 
-    def _wait_for(self, what: str, ask: Callable[[], None]) -> None:
-        """Ask until it answers, for any time, as at boot the others may come later; or until `stop`."""
-
-        def tell(state: tenacity.RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            log.warning("waiting for %s: %s", what, " ".join(str(error).split()) or type(error).__name__)
-
-        waiting = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((psycopg2.Error, KafkaError, MusicError, OSError)),
-            wait=tenacity.wait_exponential(multiplier=0.5, max=10),
-            stop=tenacity.stop_when_event_set(self.stopping),
-            sleep=tenacity.sleep_using_event(self.stopping),
-            before_sleep=tell,
-        )
-        with contextlib.suppress(tenacity.RetryError):
-            waiting(ask)
-
-    def _disconnect(self) -> None:
-        # psycopg2 closes only after the statement at work; the end of the process does not wait for it.
-        if wait([self._written], STOP_SECONDS).done:
-            self._connection.close()
-
-    def _connect(self) -> None:
-        self._connection = self.settings.postgres.connect(Role.WRITER, application=APPLICATION)
-        table.prepare_session(self._connection)
-
-    def _begin(self) -> None:
-        """Compare what PostgreSQL remembers with what Kafka has, and store where reading starts."""
-        bootstrap = self.settings.kafka.bootstrap
-        stored = offsets.stored_offsets(self._connection, self.topic)
-        kafka = topic_state(bootstrap, self.topic)
-        times = stored.newest_kafka_times if stored and stored.topic_id == kafka.topic_id else {}
-        later = offsets_by_time(bootstrap, self.topic, times) if times else {}
-        # A partition without any remembered time has lost nothing that PostgreSQL has seen.
-        later = {number: later.get(number) if number in times else kafka.end[number] for number in kafka.end}
-        starts = offsets.starting_offsets(stored, kafka, later)
-        if stored is None or stored.topic_id != kafka.topic_id or dict(stored.next_offsets) != starts:
-            log.info("topic %s, id %s: starting at %s", self.topic, kafka.topic_id, starts)
-            offsets.set_offsets(self._connection, self.topic, kafka.topic_id, stored, starts)
-        self._expected = dict(starts)
-        self._topic_id = kafka.topic_id
-
-    def _run_query(self, spark: SparkSession, scratch: Path) -> None:
-        """Run the query; where a batch is too large for the memory, run it again with smaller ones."""
-        limit = self.settings.spark.max_offsets_per_trigger
-        while True:
-            running = self._start(spark, scratch / f"checkpoint-{limit}", limit)
+    def _run_queries(self, parts: Parts) -> None:
+        """Run the query; where batches have to be smaller, or may be larger again, run it anew."""
+        self.watchdog.moved()
+        for self._query in itertools.count():
+            self._failure = None
+            limit = self.limit.now
+            self._store_limit()
+            running = self._start(parts, limit)
             try:
-                self._watch(running)
-                return
+                self._watch(running, parts, limit)
             except Exception as error:
-                if limit == 1 or not any(sign in str(error) for sign in TOO_LARGE):
-                    raise
-                running.stop()
-                self._written.result()
-                limit = max(limit // 10, 1)
-                self._failure = None
-                log.warning("a batch did not fit into memory: at most %d records each from now on", limit)
+                self._make_smaller(error, parts)
+                log.warning("batches of at most %d records from now on: %s", self.limit.now, self.limit.why)
+            if not parts.writer.wait(STOP_SECONDS if self.stopping.is_set() else None):
+                log.warning("the transaction at work did not end in %d s: it is rolled back", STOP_SECONDS)
+            running.stop()
+            if self.stopping.is_set():
+                return
+            self.watchdog.moved()
 
-    def _start(self, spark: SparkSession, checkpoint: Path, limit: int) -> StreamingQuery:
-        starts = {self.topic: {str(number): offset for number, offset in sorted(self._expected.items())}}
+    def _start(self, parts: Parts, limit: int) -> StreamingQuery:
+        expected = parts.writer.position.expected
+        starts = {self.topic: {str(number): offset for number, offset in sorted(expected.items())}}
         records = (
-            spark.readStream.format("kafka")
+            parts.session.readStream.format("kafka")
             .option("kafka.bootstrap.servers", self.settings.kafka.bootstrap)
             .option("subscribe", self.topic)
             .option("startingOffsets", json.dumps(starts))
@@ -274,158 +236,125 @@ class Job:
             .option("failOnDataLoss", "true")
             .load()
         )
-        judged = query.plays(
-            records,
-            self.settings.stream.future_tolerance_seconds,
-            self.settings.stream.watermark_delay_seconds,
-        )
+        plays = query.plays(records, self.settings.stream.future_tolerance_seconds)
         return (
-            judged.writeStream.queryName(APPLICATION)
-            .foreachBatch(self._read)
+            plays.writeStream.queryName(APPLICATION)
+            .foreachBatch(functools.partial(self._read, parts, self._query))
             .trigger(processingTime=f"{round(self.settings.spark.trigger_seconds * 1000)} milliseconds")
-            .option("checkpointLocation", str(checkpoint))
+            .option("checkpointLocation", str(parts.scratch / f"checkpoint-{self._query}"))
             .start()
         )
 
-    def _read(self, rows: DataFrame, number: int) -> None:
+    def _read(self, parts: Parts, of_query: int, rows: DataFrame, number: int) -> None:
         """One micro-batch: read it once through Spark, then have it written while the next one is read."""
         try:
             started, read_at = time.monotonic(), dt.datetime.now(dt.UTC)
             arrow = rows.toArrow()
-            self.progress.moved = time.monotonic()
+            seconds = time.monotonic() - started
+            if of_query != self._query:
+                return
+            self.watchdog.moved()
             # After reading: whatever was read is of the topic that the stored offsets belong to.
-            self._check_topic()
-            # One at a time, in order; its error ends the query.
-            self._written.result()
+            parts.guard.check()
+            parts.writer.write(arrow, read_at, functools.partial(self._committed, number, seconds))
         except Exception as error:
             # Spark would wrap it in pages of stack traces.
-            self._failure = error
+            if of_query == self._query:
+                self._failure = error
             raise
-        written: Future[None] = Future()
 
-        def write() -> None:
-            try:
-                self._write(arrow, number, read_at, started)
-                written.set_result(None)
-            except Exception as error:
-                written.set_exception(error)
-
-        self._written = written
-        # A daemon, unlike an executor's: what cannot be written must not keep the process from its end.
-        threading.Thread(target=write, daemon=True).start()
-
-    def _write(self, arrow: pa.Table, number: int, read_at: dt.datetime, started: float) -> None:
-        """Write one micro-batch in one transaction."""
-        with self._writing:
-            if self.stopping.is_set():
-                return
-            batch = table.Batch(self.topic, self._topic_id, arrow, dict(self._expected), read_at)
-            outcome = self._write_or_wait(batch)
-        self._expected.update(outcome.next_offsets)
-        self.progress.add(outcome, time.monotonic() - started)
-        self._report.add(outcome, time.monotonic() - started)
-        for partition, first, end in outcome.gaps:
+    def _committed(self, number: int, read_seconds: float, written: Written) -> None:
+        """Take note of a batch; in the writer's thread."""
+        self.watchdog.moved()
+        seconds = read_seconds + written.seconds
+        self._report.add(written.outcome, seconds)
+        for partition, first, end in written.outcome.gaps:
             log.warning(
                 "no records %d to %d in partition %d: noted in ingest_gaps", first, end - 1, partition
             )
-        log.debug("batch %d: %s in %.0f ms", number, outcome, (time.monotonic() - started) * 1000)
+        log.debug("batch %d: %s in %.0f ms", number, written.outcome, seconds * 1000)
+        if self.limit.finished(written.outcome.records, seconds):
+            why = self.limit.why or "all is well again"
+            log.warning("batches of at most %d records from now on: %s", self.limit.now, why)
 
-    def _write_or_wait(self, batch: table.Batch) -> table.Outcome:
-        """Write; over a database that is away keep the batch and try again, until it is back or `stop`."""
-
-        def mend(state: tenacity.RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            log.warning("PostgreSQL: %s; the batch is kept and tried again", " ".join(str(error).split()))
-            # A new start would only lose what Java has compiled.
-            self.progress.moved = time.monotonic()
-            try:
-                self._connection.close()
-                self._connect()
-            except psycopg2.Error:
-                log.debug("still away")
-
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((psycopg2.OperationalError, psycopg2.InterfaceError)),
-            wait=tenacity.wait_exponential(multiplier=0.2, max=5),
-            stop=tenacity.stop_when_event_set(self.stopping),
-            sleep=tenacity.sleep_using_event(self.stopping),
-            before_sleep=mend,
-            reraise=True,
-        )(lambda: table.write(self._connection, batch, self.rules))
-
-    def _watch(self, running: StreamingQuery) -> None:
-        checked = kept = reported = time.monotonic()
-        kept -= HOUSEKEEPING_SECONDS - 60
+    def _watch(self, running: StreamingQuery, parts: Parts, limit: int) -> None:
+        """Until the job is to stop or the limit is another one; raises what ended the query."""
+        checked, reported = Every(TOPIC_CHECK_SECONDS), Every(REPORT_SECONDS)
         while not self.stopping.wait(1):
             if not running.isActive:
                 raise self._failure or running.exception() or StreamError("The query ended by itself.")
-            written = self._written
-            if written.done():
-                written.result()
-            now = time.monotonic()
-            if written.done() and not running.status["isTriggerActive"]:
-                self.progress.moved = now
-            if now - self.progress.moved > self.settings.spark.stall_seconds:
-                raise StreamError.of(
-                    "Spark",
-                    found=f"no batch finished for {self.settings.spark.stall_seconds:g} s",
-                    wanted="an executor that works",
-                    remedy="sudo systemctl status music-spark-worker; the job starts again by itself",
-                )
-            ALIVE.touch()
-            if now - checked > TOPIC_CHECK_SECONDS:
-                checked = now
-                self._check_topic()
-            if now - kept > HOUSEKEEPING_SECONDS:
-                kept = now
+            writing = parts.writer.at_work
+            if not writing:
+                parts.writer.result()
+                if self.limit.now != limit:
+                    return
+                if not running.status["isTriggerActive"]:
+                    self.watchdog.moved()
+            self.watchdog.look("the write of a batch" if writing else "the reading of a batch")
+            if checked.due():
+                parts.guard.check()
+            if self._housekeeping.due():
                 self._housekeep()
-            if now - reported > REPORT_SECONDS:
-                reported = now
+            if reported.due():
                 log.info("%s", self._report)
-                self._report = Progress()
-        if self._writing.acquire(timeout=STOP_SECONDS):
-            # A batch that comes next sees that the job is stopping, and must not wait for the lock.
-            self._writing.release()
-        else:
-            log.warning("the transaction at work did not end in %d s: it is rolled back", STOP_SECONDS)
-        running.stop()
+                self._report = Report()
 
-    def _check_topic(self) -> None:
-        """TopicRecreatedError where the topic is not the one that the query began with.
-
-        A broker that is away is waited for; KafkaError if it stays away.
-        """
-        ask = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(KafkaError),
-            wait=tenacity.wait_fixed(0.5),
-            stop=tenacity.stop_any(
-                tenacity.stop_after_delay(BROKER_SECONDS), tenacity.stop_when_event_set(self.stopping)
-            ),
-            reraise=True,
-        )
-        with self._asking:
-            found = ask(topic_identity, self._kafka, self.topic)
-        if found != self._topic_id:
-            raise offsets.TopicRecreatedError.of(
-                f"Topic {self.topic}",
-                found=f"id {found}",
-                wanted=f"id {self._topic_id}, which this query reads",
-                remedy="none needed: the job starts again and reads the new topic from its beginning",
+    def _make_smaller(self, error: Exception, parts: Parts) -> None:
+        """Lower the limit after a batch that was too large or too slow; raises whatever else it is."""
+        size = f"a batch of at most {self.limit.now} records"
+        if isinstance(error, StalledError):
+            # Where no executor works, the size is not to blame.
+            if (parts.writer.at_work or spark.task_at_work(parts.session)) and self.limit.failed(
+                f"{size} took more than {self.settings.spark.stall_seconds:g} s"
+            ):
+                self._store_limit()
+            raise error
+        if spark.jvm_lost(error):
+            if not spark.ran_out_of_memory(parts.session):
+                raise error
+            if self.limit.failed(f"{size} did not fit into memory"):
+                self._store_limit()
+            raise StreamError.of(
+                "Spark's driver",
+                found=f"its memory exhausted by {size}",
+                wanted="batches that fit",
+                remedy=f"none needed: the job starts again with {self.limit.now} records at most",
+            ) from error
+        if spark.too_large(error):
+            why = f"{size} did not fit into memory"
+        elif isinstance(error, psycopg2.errors.QueryCanceled):
+            why = (
+                f"a statement for {size} was cancelled, as after {self.settings.spark.statement_seconds:g} s"
             )
+        else:
+            raise error
+        if not self.limit.failed(why):
+            raise error
+
+    def _store_limit(self) -> None:
+        try:
+            with contextlib.closing(self._connect_plain()) as connection:
+                store_limit(connection, self.topic, self.limit)
+        except psycopg2.Error as error:
+            log.warning("the limit of a batch is not stored: %s", _named(error))
 
     def _housekeep(self) -> None:
         stream = self.settings.stream
         try:
-            connection = self.settings.postgres.connect(Role.WRITER, application=APPLICATION)
-            try:
+            with contextlib.closing(self._connect_plain()) as connection:
                 expired = table.housekeep(connection, stream.demo_retention_days, stream.batches_kept_days)
-            finally:
-                connection.close()
         except psycopg2.Error as error:
-            log.warning("housekeeping is put off: %s", " ".join(str(error).split()))
+            log.warning("housekeeping is put off: %s", _named(error))
             return
         if expired:
             log.info("%d demo plays are older than %d days and gone", expired, stream.demo_retention_days)
+
+
+def _named(error: BaseException | None) -> str:
+    """The error in one line, with the part that it comes from."""
+    said = (isinstance(error, psycopg2.Error) and database_error(error)) or error
+    text = " ".join(str(said).split())
+    return text if isinstance(said, MusicError) else f"{type(error).__name__} {text}"
 
 
 def main() -> None:
@@ -433,14 +362,13 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stdout)
     for name in ("kafka", "py4j"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    stopping = StopFlag()
+    stopping.on_signals(signal.SIGTERM, signal.SIGINT)
     try:
-        job = Job(Settings.load())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: job.stop())
-        job.run()
+        Job(Settings.load(), stopping).run()
     except Exception as error:
         # systemd shows the last line first.
-        log.error("%s: %s", type(error).__name__, error)
+        log.error("%s: %s", type(error).__name__, _named(error))
         sys.exit(1)
 
 

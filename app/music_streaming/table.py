@@ -60,10 +60,16 @@ class Outcome:
     gaps: tuple[offsets.Gap, ...] = ()
 
 
-def prepare_session(connection: Any) -> None:
-    """Settings and temporary tables of a connection that is to write batches."""
+def prepare_session(connection: Any, statement_seconds: float = 60) -> None:
+    """Settings and temporary tables of a connection that is to write batches.
+
+    statement_seconds: after which PostgreSQL cancels a statement; half of it is for waiting for a lock.
+    """
     with connection, connection.cursor() as cursor:
         cursor.execute(_SESSION)
+        limits = {"statement_timeout": statement_seconds, "lock_timeout": statement_seconds / 2}
+        for name, seconds in limits.items():
+            cursor.execute("SELECT set_config(%s, %s, false)", (name, f"{seconds * 1000:.0f}ms"))
         cursor.execute(_INCOMING)
         cursor.execute(_INCOMING_REJECTS)
 
@@ -244,8 +250,6 @@ _SESSION = """
 SET jit = off;
 SET work_mem = '32MB';
 SET hll.force_groupagg = on;
-SET statement_timeout = '10min';
-SET lock_timeout = '60s';
 SET idle_in_transaction_session_timeout = '60s';
 """
 

@@ -11,8 +11,9 @@ import pytest
 from kafka import KafkaProducer, TopicPartition
 
 from music_streaming import event
-from music_streaming.broker import TopicState, admin
-from music_streaming.offsets import Stored, starting_offsets
+from music_streaming.board.status import Limit, counted
+from music_streaming.broker import admin
+from music_streaming.settings import Settings
 from music_streaming.testing.broker import Broker
 from music_streaming.testing.driver import Driver
 from music_streaming.testing.postgres import Database
@@ -182,8 +183,8 @@ def test_what_a_power_cut_took_from_the_broker_shifts_nothing(
 
 
 @pytest.mark.slow
-def test_batch_too_large_for_the_driver_is_cut_up(
-    broker: Broker, database: Database, topic: str, driver: Driver
+def test_a_batch_too_large_for_the_driver_is_cut_up_and_the_limit_rises_again(
+    broker: Broker, database: Database, settings: Settings, topic: str, driver: Driver
 ) -> None:
     make_topic(broker, topic, 1)
     # 98 MB that are no play, of which the driver takes 32 MB at once.
@@ -195,30 +196,65 @@ def test_batch_too_large_for_the_driver_is_cut_up(
     driver.start()
     driver.wait_until(lambda: accepted(database), 10)
     assert database.value("SELECT rejected FROM ingest_state") == 1500
-    assert "at most 500 records each from now on" in driver.log.read_text()
+    assert (
+        "at most 500 records from now on: a batch of at most 5000 records did not fit"
+        in driver.log.read_text()
+    )
+    limited = settings.with_changes(kafka={"topic": topic})
+    assert counted(limited).batch_limit == Limit(
+        500, 5000, "a batch of at most 5000 records did not fit into memory"
+    )
+    # The next life begins with what the last one learnt, and takes more as full batches go well.
+    driver.end(signal.SIGTERM)
+    send(broker, topic, [*plays(10, 12_000)])
+    driver.start()
+    driver.wait_until(lambda: accepted(database), 12_010)
+    limit = counted(limited).batch_limit
+    assert limit
+    assert limit.records > 500
+    assert_exact(database, 12_010)
+    assert "at most 1000 records from now on" in driver.log.read_text()
 
 
-START = {0: 0, 1: 5}
-END = {0: 100, 1: 105}
-
-
-@pytest.mark.parametrize(
-    ("stored", "later", "wanted"),
-    [
-        (None, {}, {0: 0, 1: 5}),
-        (Stored("other", {0: 90, 1: 90}, {}), {}, {0: 0, 1: 5}),
-        (Stored("id", {0: 90, 1: 90}, {0: NOW, 1: NOW}), {0: 95, 1: None}, {0: 90, 1: 90}),
-        (Stored("id", {0: 90, 1: 2}, {0: NOW, 1: NOW}), {0: 90, 1: 7}, {0: 90, 1: 5}),
-        (Stored("id", {0: 90}, {0: NOW}), {0: 90, 1: 105}, {0: 90, 1: 5}),
-        (Stored("id", {0: 120, 1: 90}, {0: NOW, 1: NOW}), {0: None, 1: 100}, {0: 100, 1: 90}),
-        (Stored("id", {0: 90, 1: 90}, {0: NOW, 1: NOW}), {0: 80, 1: None}, {0: 80, 1: 90}),
-    ],
-    ids=[
-        "first start", "another topic", "goes on", "retention passed it", "new partition",
-        "broker lost its newest records", "and gave their offsets to others",
-    ],
-)  # fmt: skip
-def test_starting_offsets(
-    stored: Stored | None, later: dict[int, int | None], wanted: dict[int, int]
+@pytest.mark.slow
+def test_a_batch_too_slow_for_the_database_is_made_smaller(
+    broker: Broker, database: Database, topic: str, driver: Driver
 ) -> None:
-    assert starting_offsets(stored, TopicState("id", START, END), later) == wanted
+    make_topic(broker, topic, 1)
+    send(broker, topic, [*plays(0, 800)])
+    # A statement may take a third of the time after which the job counts as stalled, so 40 s.
+    database.rows(
+        "CREATE FUNCTION slow_down() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_sleep(60) FROM fresh HAVING count(*) > 100; RETURN NULL; END $$;"
+        "CREATE TRIGGER slow AFTER INSERT ON stream_events REFERENCING NEW TABLE AS fresh "
+        "FOR EACH STATEMENT EXECUTE FUNCTION slow_down()",
+        role="music_owner",
+    )
+    driver.environment["MUSIC_SPARK__STALL_SECONDS"] = "120"
+    driver.start()
+    driver.wait_until(lambda: accepted(database) > 0, True)
+    assert "at most 80 records from now on: PostgreSQL cancelled a statement" in driver.log.read_text()
+    driver.wait_until(lambda: accepted(database), 800)
+    assert_exact(database, 800)
+    assert driver.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.slow
+def test_each_missing_part_is_waited_for_by_its_name(
+    own_broker: Broker, database: Database, topic: str, driver: Driver
+) -> None:
+    driver.environment["MUSIC_KAFKA__BOOTSTRAP"] = own_broker.bootstrap
+    driver.environment["MUSIC_SPARK__MASTER"] = "spark://127.0.0.1:1"
+    driver.start()
+    driver.wait_for_log("waiting: Kafka: found no broker")
+    # The job's connections of these attempts are lost: each attempt makes its own.
+    database.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usename = 'music_writer'",
+        (database.name,),
+        role="postgres",
+    )
+    own_broker.start()
+    make_topic(own_broker, topic)
+    driver.wait_for_log("waiting: Spark's master does not answer")
+    assert database.value("SELECT count(*) FROM ingest_offsets") == 2
+    assert driver.end(signal.SIGTERM) == 0

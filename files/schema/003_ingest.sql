@@ -47,6 +47,17 @@ CREATE TABLE ingest_reject_totals (
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
 
+-- How many records the next batch may have: less than most after one that was too large or too slow. A table of its
+-- own, as it is written while a batch holds its locks.
+CREATE TABLE ingest_limits (
+    topic      text    PRIMARY KEY,
+    records    bigint  NOT NULL CHECK (records > 0),
+    most       bigint  NOT NULL,
+    why        text    NOT NULL,
+    changed_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON COLUMN ingest_limits.why IS 'What made the limit smaller; empty where it is the one of the settings';
+
 CREATE TABLE ingest_batches (
     batch             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     topic             text   NOT NULL,

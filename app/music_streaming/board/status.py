@@ -17,7 +17,7 @@ from typing import Any
 import psycopg2
 
 from music_streaming import broker
-from music_streaming.error import MusicError
+from music_streaming.error import MusicError, database_error
 from music_streaming.settings import Role, Settings
 
 JOB = "music-metrics"
@@ -74,6 +74,15 @@ class Total:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """How many records a batch may have, out of the setting, and why it is less, or ""."""
+
+    records: int
+    most: int
+    why: str
+
+
+@dataclass(frozen=True)
 class Counted:
     """What PostgreSQL knows; all from one snapshot."""
 
@@ -86,6 +95,7 @@ class Counted:
     watermark: datetime | None
     events_last_minute: int
     inexact_sources: list[str]
+    batch_limit: Limit | None
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,8 @@ def collect(settings: Settings) -> Status:
         try:
             return question()
         except (MusicError, OSError, subprocess.SubprocessError, psycopg2.Error) as error:
-            status.problems.append(f"{part}: {str(error).strip()}")
+            fault = database_error(error) if isinstance(error, psycopg2.Error) else None
+            status.problems.append(str(fault) if fault else f"{part}: {str(error).strip()}")
             return None
 
     status.units = ask("systemd", units) or []
@@ -254,6 +265,7 @@ def counted(settings: Settings) -> Counted:
                 GAP_NEWS,
             )
             watermarks = rows("SELECT watermark FROM ingest_state WHERE topic = %s", topic)
+            limits = rows("SELECT records, most, why FROM ingest_limits WHERE topic = %s", topic)
             return Counted(
                 totals=[
                     Total(*row)
@@ -276,6 +288,7 @@ def counted(settings: Settings) -> Counted:
                 inexact_sources=[
                     row[0] for row in rows("SELECT source FROM ingest_exactness_recent WHERE NOT exact")
                 ],
+                batch_limit=Limit(*limits[0]) if limits else None,
             )
 
 

@@ -23,7 +23,7 @@ from music_streaming.testing import FILES, free_ports
 
 IMAGE = FILES / "images" / "kafka"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "music-streaming"
-START_SECONDS = 60
+START_SECONDS = 120
 # Less than a test may take, so that what was said is shown.
 FETCH_SECONDS = 240
 
@@ -125,7 +125,11 @@ class Broker:
         log = self._folder / "log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                self._command("kafka.Kafka", self._properties), stdout=output, stderr=subprocess.STDOUT
+                self._command("kafka.Kafka", self._properties),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C on a terminal is for whoever made it.
+                start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._listens():

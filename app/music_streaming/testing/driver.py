@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,22 +12,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LIMIT_SECONDS = 90
+LIMIT_SECONDS = 180
 
 
 class Driver:
-    """`python -m music_streaming.stream` with its output in a file."""
+    """`python -m music_streaming.stream`, or another module, with its output in a file of `folder`."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.log = folder / "driver.log"
+    def __init__(
+        self,
+        folder: Path,
+        environment: dict[str, str],
+        module: str = "music_streaming.stream",
+        name: str = "driver",
+    ) -> None:
+        self.log = folder / f"{name}.log"
         self.environment = environment
+        self._module = module
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it; its output is added to `log`."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "music_streaming.stream"],
+                [sys.executable, "-m", self._module],
                 env=os.environ | self.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -60,8 +68,23 @@ class Driver:
                 raise AssertionError(f"saw {seen}, wanted {wanted}\n{said}")
             time.sleep(0.1)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def said(self) -> str:
+        """What it has said so far."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def wait_for_log(self, text: str) -> None:
+        """Wait until it has said `text`."""
+        self.wait_until(lambda: text in self.said, True)
+
     def close(self) -> None:
         """Kill it, if it runs."""
         if self._process:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

@@ -50,7 +50,7 @@ class Postgres:
     def start(self) -> None:
         """Start the server."""
         options = (
-            f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 "
+            f"-p {self.port} -c unix_socket_directories= -c listen_addresses=127.0.0.1 "
             "-c fsync=off -c synchronous_commit=off "
             "-c full_page_writes=off -c timezone=UTC -c shared_buffers=64MB -c max_wal_size=4GB"
         )
@@ -95,9 +95,9 @@ class Database:
             cursor.execute(sql, parameters)
             return list(cursor.fetchall()) if cursor.description else []
 
-    def value(self, sql: str, parameters: Any = None) -> Any:
+    def value(self, sql: str, parameters: Any = None, role: str = "superset_reader") -> Any:
         """The first value of the first row."""
-        return self.rows(sql, parameters)[0][0]
+        return self.rows(sql, parameters, role)[0][0]
 
 
 def newest_postgres() -> Path | None:

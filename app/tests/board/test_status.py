@@ -9,6 +9,7 @@ from rich.console import Console
 from music_streaming.board.commands.status import show
 from music_streaming.board.status import (
     Counted,
+    Limit,
     Partition,
     Status,
     Total,
@@ -77,6 +78,7 @@ def status(**parts) -> Status:
         "watermark": None,
         "events_last_minute": 10,
         "inexact_sources": [],
+        "batch_limit": Limit(500, 50_000, "a batch of at most 5000 records did not fit into memory"),
     }
     wanted = {"units": [unit()], "partitions": [Partition(0, 12, 10)], "free_bytes": 10**11}
     wanted |= {name: value for name, value in parts.items() if name in wanted}
@@ -161,7 +163,7 @@ def test_a_part_that_is_down_hides_no_other(database, secrets):
     assert [problem for problem in found.problems if "found no broker at 127.0.0.1:1" in problem]
     settings = settings.with_changes(postgres={"port": 1})
     problems = collect(settings).problems
-    assert [problem for problem in problems if problem.startswith("PostgreSQL: ")]
+    assert [problem for problem in problems if problem.startswith("PostgreSQL does not answer: ")]
     assert [problem for problem in problems if problem.startswith("Kafka: ")]
 
 

@@ -76,6 +76,10 @@ def _flow_table(status: Status, counts: Counted, zone: ZoneInfo) -> Table:
     table.add_row(
         "windows final up to", f"{counts.watermark.astimezone(zone):%F %T %Z}" if counts.watermark else "-"
     )
+    if counts.batch_limit:
+        limit = counts.batch_limit
+        smaller = f" of {limit.most:,}: {limit.why}" if limit.why else ""
+        table.add_row("records in a batch, at most", f"{limit.records:,}{smaller}")
     table.add_row("rejected", rejected or "none")
     table.add_row("lost before they were read", f"{counts.lost_records:,}")
     return table
