@@ -19,7 +19,7 @@ export MUSIC_CACHE := $(CACHE)
 # Ansible wants UTF-8, whatever this computer speaks.
 export LC_ALL := C.UTF-8
 
-.PHONY: help setup up check down ssh test test-all test-app test-slow test-board test-faults test-fresh lint docs lock bench clean
+.PHONY: help setup up try check down ssh test test-all test-app test-slow test-board test-faults test-fresh lint docs lock bench clean
 
 help: ## show these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ setup: .venv/control ## install the pinned tools that site.yml needs into .venv
 up: setup ## set up a board (simulated, or HOST=pi@192.0.2.10) and print where its dashboards are
 	@if [ -z "$(HOST)" ]; then molecule/board up $(BOARD); fi
 	@$(run) site.yml playbooks/tell.yml -- $(ARGS)
+
+try: .venv/try ## the same flow on this machine without a board or Superset, until Ctrl-C (about 2 minutes)
+	@PYTHONPATH=app python -m music_streaming.testing.trial $(if $(SECONDS),--seconds $(SECONDS))
 
 check: setup ## follow one record through the whole flow of the board
 	@$(run) playbooks/check.yml -- $(ARGS)
@@ -120,6 +123,16 @@ setup-test: .venv/test
 	@dpkg --status $(PACKAGES) >/dev/null 2>&1 || { $(apt_update) && $(apt_install) $(PACKAGES) >/dev/null; }
 	@$(apt_install) postgresql-$$(ls /usr/lib/postgresql | sort -V | tail -n 1)-hll >/dev/null
 	@touch $@ .venv/control
+
+# The program itself says what is missing where nobody can install it.
+.venv/try: requirements-test.lock
+	$(call python_at_hand)
+	$(call install,requirements-test.lock)
+	@if { [ "$$(id -u)" = 0 ] || sudo -n true; } 2>/dev/null && command -v apt-get >/dev/null && \
+	    ! { command -v java && ls /usr/share/postgresql/*/extension/hll.control; } >/dev/null 2>&1; then \
+	  $(apt_update) && $(apt_install) default-jre-headless postgresql >/dev/null; \
+	  $(apt_install) postgresql-$$(ls /usr/lib/postgresql | sort -V | tail -n 1)-hll >/dev/null; fi
+	@touch $@
 
 # A bare Debian has neither Python with venv nor an SSH client.
 define python_at_hand

@@ -1,0 +1,1 @@
+"""`make try`: the same flow on a machine that can make no board, as processes, gone when it ends."""
