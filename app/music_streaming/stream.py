@@ -220,6 +220,7 @@ class Job:
             running.stop()
             if self.stopping.is_set():
                 return
+            parts.writer.forget()
             self.watchdog.moved()
 
     def _start(self, parts: Parts, limit: int) -> StreamingQuery:
@@ -323,9 +324,7 @@ class Job:
         if spark.too_large(error):
             why = f"{size} did not fit into memory"
         elif isinstance(error, psycopg2.errors.QueryCanceled):
-            why = (
-                f"a statement for {size} was cancelled, as after {self.settings.spark.statement_seconds:g} s"
-            )
+            why = f"PostgreSQL cancelled a statement of {size}"
         else:
             raise error
         if not self.limit.failed(why):

@@ -104,7 +104,7 @@ class BatchWriter:
         self._retrying = retrying
         # The newest batch.
         self._written: Future[None] = Future()
-        self._written.set_result(None)
+        self.forget()
 
     @property
     def at_work(self) -> bool:
@@ -118,6 +118,11 @@ class BatchWriter:
     def wait(self, seconds: float | None = None) -> bool:
         """Wait for the batch at work, however it ends; False where it does not in that time."""
         return bool(wait([self._written], seconds).done)
+
+    def forget(self) -> None:
+        """Begin anew after a batch that failed, which is to be read again; nothing may be at work."""
+        self._written = Future()
+        self._written.set_result(None)
 
     def write(self, rows: pa.Table, read_at: dt.datetime, committed: Callable[[Written], None]) -> None:
         """Begin to write the output of query.plays, once the batch before it is committed.
