@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from music_streaming.demo.expected import Truth
+from music_streaming.demo.expected import ExpectedMetrics
 from music_streaming.demo.live import live
 from music_streaming.demo.world import World, floor_hour
 
@@ -52,11 +52,14 @@ def main(listeners: int, days: int, records: int, start: datetime) -> None:
     for rate in (20, 1_000, 5_000):
         measure(f"live, {rate} a second", (1 for _ in islice(live(world, end_ms, rate=rate), records)))
     measure("live, paced by the model", (1 for _ in islice(live(world, end_ms), records)))
-    truth = Truth(world)
-    measure("history with truth", (len(block) for block in world.history(start_ms, end_ms, truth=truth)))
+    expected = ExpectedMetrics(world)
     measure(
-        "rows of the truth",
-        (1 for name in ("geographic_metrics", "content_performance_metrics") for _ in truth.rows(name)),
+        "history with its expected metrics",
+        (len(block) for block in world.history(start_ms, end_ms, recorder=expected)),
+    )
+    measure(
+        "rows of expected metrics",
+        (1 for name in ("geographic_metrics", "content_performance_metrics") for _ in expected.rows(name)),
     )
     Console().print(table)
 

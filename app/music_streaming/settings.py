@@ -155,7 +155,7 @@ class StreamSettings(_Section):
 
 
 class ProducerSettings(_Section):
-    """The demo producer: how fast, which population, how dirty, how much it holds.
+    """The demo producer: how fast, which population, how much bad data, how much it holds.
 
     `pace` "rate" sends `rate` events per second; "model" lets `listeners` people play when they would.
     `listeners` 0 takes as many as make `rate` plays a second. `report` "start" sends a play as it starts, so
@@ -174,7 +174,7 @@ class ProducerSettings(_Section):
         "en_US", "en_GB", "es_MX", "pt_BR", "de_DE", "fr_FR",
         "ja_JP", "ko_KR", "zh_TW", "hi_IN", "ar_EG", "ru_RU",
     )  # fmt: skip
-    dirt: bool = True
+    bad_data: bool = True
     late: Fraction = 0.02
     duplicate: Fraction = 0.001
     malformed: Fraction = 0.0005

@@ -210,12 +210,12 @@ def test_a_data_set_needs_no_board_and_is_always_the_same(monkeypatch, tmp_path)
         assert musicctl("demo", "export", "--from", "2026-11-20", "--until", until).exit_code == 2
 
 
-def test_without_a_truth_file_there_is_nothing_to_compare_with(board):
-    done = musicctl("validate", "--truth")
+def test_without_expected_metrics_there_is_nothing_to_compare_with(board):
+    done = musicctl("validate", "--expected")
     assert done.exit_code == 1
-    assert f"found no file {board}/producer/truth.jsonl.gz" in done.output
+    assert f"found no file {board}/producer/expected.jsonl.gz" in done.output
     assert "Remedy: sudo musicctl demo backfill" in done.output
-    assert "Remedy: correct the path" in musicctl("validate", "--truth", "nowhere", "--json").output
+    assert "Remedy: correct the path" in musicctl("validate", "--expected", "nowhere", "--json").output
 
 
 def test_backfill_plans_and_may_be_left_out(board, monkeypatch):

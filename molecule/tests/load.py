@@ -2,7 +2,7 @@
 
 Arguments: plays a second, folder of the account, and how many to send (0: until it is ended). A play's event_id is
 made of a number for this life of the program and one that counts up. Each play that Kafka has acknowledged is noted in the
-file `acknowledged` (account_file.py). What was sent and not acknowledged is in doubt and in no account. Any failed delivery
+file `acknowledged` (account_file.py). What was sent and not acknowledged may be stored or not, and is in no account. Any failed delivery
 ends the program; systemd starts another life.
 """
 

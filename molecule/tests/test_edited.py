@@ -62,12 +62,12 @@ def test_a_password_that_its_user_chose_stays(board, play):
 def test_roles_of_the_database_have_the_new_password_only(board, role):
     database = "superset" if role == "superset" else "music_streaming"
 
-    def knock(folder: str) -> int:
+    def log_in(folder: str) -> int:
         ask = f"PGPASSWORD=$(cat {folder}/postgres_{role}) psql -h 127.0.0.1 -U {role} -l {database}"
         return board.ssh(f"sudo sh -c '{ask}'", check=False).returncode
 
-    assert knock("/etc/music/secrets") == 0
-    assert knock("/root/secrets-before") == 2
+    assert log_in("/etc/music/secrets") == 0
+    assert log_in("/root/secrets-before") == 2
 
 
 def test_what_the_old_secret_key_encrypted_is_read_and_what_it_signed_is_not(board):

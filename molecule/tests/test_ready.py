@@ -36,9 +36,9 @@ def test_recount_from_kafka_equals_postgres(board):
     recount(board)
 
 
-def test_the_history_is_whole_and_equals_its_truth_file(board):
+def test_the_history_is_whole_and_equals_the_expected_metrics(board):
     """14 days of it, with live plays beside and among it; and most of it came in time."""
-    done = board.ssh("sudo musicctl validate --truth", check=False)
+    done = board.ssh("sudo musicctl validate --expected", check=False)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     hours, late = board.sql(

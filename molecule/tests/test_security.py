@@ -146,12 +146,12 @@ def test_the_search_finds_a_secret_in_each_of_the_places(board):
     ], found
 
 
-def test_all_parts_are_listed_with_their_licences(board):
+def test_all_packages_are_listed_with_their_licences(board):
     bill = json.loads(board.ssh("sudo cat /var/lib/music/sbom.cdx.json").stdout)
     assert bill["bomFormat"] == "CycloneDX"
     owners = {owner["name"]: owner["components"] for owner in bill["components"]}
     assert set(owners) == {"music-streaming", "board", "kafka", "postgres", "spark", "superset"}
-    known = {(owner, part["name"]) for owner, parts in owners.items() for part in parts}
+    known = {(owner, package["name"]) for owner, packages in owners.items() for package in packages}
     assert known >= {
         ("music-streaming", "kafka-python"),
         ("board", "docker.io"),
@@ -161,7 +161,7 @@ def test_all_parts_are_listed_with_their_licences(board):
         ("spark", "spark-core_2.13"),
         ("superset", "apache-superset"),
     }
-    without = [part for parts in owners.values() for part in parts if not part.get("licenses")]
+    without = [package for packages in owners.values() for package in packages if not package.get("licenses")]
     assert len(without) < len(known) / 5, without
 
 

@@ -1,4 +1,4 @@
-"""All parts of a board with their licences, as a software bill of materials (SBOM) in CycloneDX 1.6.
+"""All packages of a board with their licences, as a software bill of materials (SBOM) in CycloneDX 1.6.
 
 Read from what runs: the root of each container, the app's own environment, and the board's Debian. Listed are
 packages of Debian, Python distributions and Java archives; what those carry inside themselves, such as the
@@ -47,7 +47,7 @@ _TEXTS = {
 
 
 @dataclass(frozen=True, order=True)
-class Part:
+class Package:
     """One package; licences in the words of the package itself, none where it has none."""
 
     type: str
@@ -82,7 +82,7 @@ def _docker(*arguments: str) -> list[str]:
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise MusicError.of(
-            "Parts",
+            "SBOM",
             found=" ".join(done.stderr.split()),
             wanted="a Docker daemon that answers root",
             remedy="sudo musicctl sbom; systemctl status docker",
@@ -90,7 +90,7 @@ def _docker(*arguments: str) -> list[str]:
     return done.stdout.split("\n")[:-1]
 
 
-def debian_packages(root: Path) -> Iterator[Part]:
+def debian_packages(root: Path) -> Iterator[Package]:
     """The packages that dpkg has installed below `root`."""
     # dpkg-query itself would follow the root of a process to where it leads from here: the board's own.
     for paragraph in _read(root / "var/lib/dpkg/status").split("\n\n"):
@@ -99,7 +99,7 @@ def debian_packages(root: Path) -> Iterator[Part]:
             text = _read(root / "usr/share/doc" / said["Package"] / "copyright")
             # Older files of this kind are prose, which names the texts that every Debian has.
             licenses = _COPYRIGHT.findall(text) or _COMMON_LICENSE.findall(text)
-            yield Part("deb", "debian", said["Package"], said["Version"], tuple(dict.fromkeys(licenses)))
+            yield Package("deb", "debian", said["Package"], said["Version"], tuple(dict.fromkeys(licenses)))
 
 
 def _read(path: Path) -> str:
@@ -109,11 +109,11 @@ def _read(path: Path) -> str:
         return ""
 
 
-def python_distributions(folders: Iterable[Path]) -> Iterator[Part]:
+def python_distributions(folders: Iterable[Path]) -> Iterator[Package]:
     """The distributions in these site-packages."""
     for found in distributions(path=[str(folder) for folder in folders]):
         name = re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower()
-        yield Part("pypi", "", name, found.version, _licenses_of(found))
+        yield Package("pypi", "", name, found.version, _licenses_of(found))
 
 
 def _licenses_of(found: Distribution) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ def _licenses_of(found: Distribution) -> tuple[str, ...]:
     return tuple(classifiers) or ((text,) if 0 < len(text) < 80 else ())
 
 
-def java_archives(folder: Path) -> Iterator[Part]:
+def java_archives(folder: Path) -> Iterator[Package]:
     """The jars anywhere below `folder`, with their Maven coordinates where they carry them."""
     for path in sorted(folder.rglob("*.jar")):
         named = _JAR.fullmatch(path.name)
@@ -153,19 +153,19 @@ def java_archives(folder: Path) -> Iterator[Part]:
             if not licenses:
                 texts = [_entry(archive, entry) for entry in names if _LICENSE_FILE.fullmatch(entry)]
                 licenses = [text for sign, text in _TEXTS.items() if any(sign in whole for whole in texts)]
-        yield Part("maven", group, name, number, tuple(licenses))
+        yield Package("maven", group, name, number, tuple(licenses))
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> str:
     return archive.read(name).decode("utf-8", errors="replace")
 
 
-def parts_of_app() -> list[Part]:
+def packages_of_app() -> list[Package]:
     """The distributions that this very process can import."""
     return sorted(python_distributions([Path(folder) for folder in sys.path if "site-packages" in folder]))
 
 
-def parts_of_image(image: Image) -> list[Part]:
+def packages_of_image(image: Image) -> list[Package]:
     """What Debian, Python and Java know in an image."""
     opt = image.root / "opt"
     found = {
@@ -176,23 +176,23 @@ def parts_of_image(image: Image) -> list[Part]:
     return sorted(found)
 
 
-def _component(owner: str, part: Part) -> Component:
+def _component(owner: str, package: Package) -> Component:
     read = LicenseFactory().make_from_string
     # An expression stands alone or not at all.
-    several = [DisjunctiveLicense(name=text) for text in part.licenses]
+    several = [DisjunctiveLicense(name=text) for text in package.licenses]
     return Component(
         type=ComponentType.LIBRARY,
-        bom_ref=f"{owner}/{part.type}/{part.group}/{part.name}@{part.version}",
-        group=part.group or None,
-        name=part.name,
-        version=part.version or None,
-        purl=PackageURL(part.type, part.group or None, part.name, part.version or None),
-        licenses=[read(part.licenses[0])] if len(part.licenses) == 1 else several,
+        bom_ref=f"{owner}/{package.type}/{package.group}/{package.name}@{package.version}",
+        group=package.group or None,
+        name=package.name,
+        version=package.version or None,
+        purl=PackageURL(package.type, package.group or None, package.name, package.version or None),
+        licenses=[read(package.licenses[0])] if len(package.licenses) == 1 else several,
     )
 
 
-def bill(parts: Mapping[str, Iterable[Part]], versions: Mapping[str, str]) -> str:
-    """The bill of materials as JSON: a component for each owner of parts, and in it the parts."""
+def bill(packages: Mapping[str, Iterable[Package]], versions: Mapping[str, str]) -> str:
+    """The bill of materials as JSON: a component for each owner, and in it its packages."""
     kinds = {APP: ComponentType.APPLICATION, BOARD: ComponentType.OPERATING_SYSTEM}
     owners = [
         Component(
@@ -200,21 +200,21 @@ def bill(parts: Mapping[str, Iterable[Part]], versions: Mapping[str, str]) -> st
             bom_ref=owner,
             name=owner,
             version=versions.get(owner),
-            components=[_component(owner, part) for part in owned],
+            components=[_component(owner, package) for package in owned],
         )
-        for owner, owned in parts.items()
+        for owner, owned in packages.items()
     ]
     return JsonV1Dot6(Bom(components=owners)).output_as_string(indent=1)
 
 
-def is_of(path: Path, versions: dict[str, str], app: list[Part]) -> bool:
-    """Whether the file is a bill of these images (name to id) and parts of the app; one cut short is not."""
+def is_of(path: Path, versions: dict[str, str], app: list[Package]) -> bool:
+    """Whether the file is a bill of these images (name to id) and this app; one cut short is not."""
     try:
         present = {found["name"]: found for found in json.loads(path.read_bytes())["components"]}
-        kept = {(part["name"], part["version"]) for part in present[APP]["components"]}
+        kept = {(item["name"], item["version"]) for item in present[APP]["components"]}
     except (FileNotFoundError, ValueError, KeyError):
         return False
-    same_app = {(part.name, part.version) for part in app} == kept
+    same_app = {(package.name, package.version) for package in app} == kept
     return same_app and all(present.get(name, {}).get("version") == now for name, now in versions.items())
 
 
@@ -224,21 +224,21 @@ def write(settings: Settings) -> list[str]:
     MusicError where Docker or the folder of the data is closed to this user.
     """
     path = settings.paths.data / "sbom.cdx.json"
-    images, app = running_images(), parts_of_app()
+    images, app = running_images(), packages_of_app()
     versions = {image.name: image.id for image in images} | {APP: version(APP)}
     if is_of(path, versions, app):
         return []
     found = {APP: app, BOARD: sorted(debian_packages(Path("/")))}
-    found |= {image.name: parts_of_image(image) for image in images}
+    found |= {image.name: packages_of_image(image) for image in images}
     part = path.with_suffix(".part")
     try:
         part.write_text(bill(found, versions), encoding="utf-8")
     except PermissionError:
         raise MusicError.of(
-            "Parts",
+            "SBOM",
             found=f"{path.parent} closed to this user",
             wanted="root",
             remedy="sudo musicctl sbom",
         ) from None
     part.replace(path)
-    return [f"list of {sum(map(len, found.values())):,} parts in {path}"]
+    return [f"SBOM of {sum(map(len, found.values())):,} packages in {path}"]

@@ -15,7 +15,7 @@ COPY_MS = 1_000, 120_000  # how long until a retry sends the same record again
 AHEAD_MS = 6 * 60_000, 2 * DAY_MS  # how far a wrong clock is ahead
 
 
-class Dirt(NamedTuple):
+class BadData(NamedTuple):
     """What goes wrong on the way, as fractions of plays (0..1).
 
     `late`: the phone was offline, the whole session arrives 15 minutes to 3 days late. `duplicate`: the
@@ -29,7 +29,7 @@ class Dirt(NamedTuple):
     ahead: float = 0.0002
 
 
-USUAL, CLEAN = Dirt(), Dirt(0, 0, 0, 0)
+USUAL, CLEAN = BadData(), BadData(0, 0, 0, 0)
 
 
 class Arrivals(NamedTuple):

@@ -1,8 +1,8 @@
 """The history of the demo audience: generated once, sent through the same topic and job as every play.
 
 `backfill` may be killed at any moment and run again. The plan, written first, keeps span and population, so
-that the next run sends the same plays with the same event_ids, of which the job takes each once; the truth
-file, written last, says that all of it is in the tables.
+that the next run sends the same plays with the same event_ids, of which the job takes each once; the file of
+expected metrics, written last, says that all of it is in the tables.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Plan:
     listeners: int
     artists: int
     locales: tuple[str, ...]
-    dirt: tuple[float, ...]
+    bad_data: tuple[float, ...]
 
     @classmethod
     def of(cls, settings: Settings, now: datetime) -> Plan:
         """The history that ends with the last whole hour."""
-        from music_streaming.demo.producer import dirt_of  # noqa: PLC0415
+        from music_streaming.demo.producer import bad_data_of  # noqa: PLC0415
         from music_streaming.demo.world import VERSION, World, floor_hour  # noqa: PLC0415  loads numpy
 
         wanted = settings.producer
@@ -66,7 +66,7 @@ class Plan:
         days = min(wanted.history_days, settings.stream.demo_retention_days)
         # A clock that was ahead in the past cannot be told any more: the play would only be a wrong one, and
         # those behind it in the topic would count as late.
-        dirt = dirt_of(wanted)._replace(ahead=0)
+        bad_data = bad_data_of(wanted)._replace(ahead=0)
         return cls(
             VERSION,
             end_ms - days * DAY_MS,
@@ -75,7 +75,7 @@ class Plan:
             wanted.listeners or World.listeners_for(wanted.rate),
             wanted.artists,
             wanted.locales,
-            tuple(dirt),
+            tuple(bad_data),
         )
 
     @classmethod
@@ -85,7 +85,7 @@ class Plan:
 
         with contextlib.suppress(FileNotFoundError, KeyError, TypeError, ValueError):
             content = json.loads(path.read_text(encoding="utf-8"))
-            plan = cls(**content | {name: tuple(content[name]) for name in ("locales", "dirt")})
+            plan = cls(**content | {name: tuple(content[name]) for name in ("locales", "bad_data")})
             return plan if plan.version == VERSION else None
         return None
 
@@ -105,9 +105,9 @@ def plan_file(settings: Settings) -> Path:
     return settings.paths.data / "producer" / "history.json"
 
 
-def truth_file(settings: Settings) -> Path:
-    """The board's own truth file: there is one when the history is in the tables, whole."""
-    return settings.paths.data / "producer" / "truth.jsonl.gz"
+def expected_file(settings: Settings) -> Path:
+    """The board's own expected metrics: the file is there when the history is in the tables, whole."""
+    return settings.paths.data / "producer" / "expected.jsonl.gz"
 
 
 @dataclass(frozen=True)
@@ -122,12 +122,12 @@ class Progress:
 def backfill(
     settings: Settings, report: Callable[[Progress], None] = lambda _: None, *, dry_run: bool = False
 ) -> list[str]:
-    """Send the history of the settings, wait until it is in the tables, and write the truth file.
+    """Send the history of the settings, wait until it is in the tables, and write the expected metrics.
 
     Returns what was changed, one sentence; [] where it is there already, or none is wanted. HistoryError
     where Kafka or the job stand still; to run again is safe. psycopg2.Error as it comes.
     """
-    target = truth_file(settings)
+    target = expected_file(settings)
     if not settings.producer.history_days or target.exists():
         return []
     if dry_run:
@@ -146,27 +146,29 @@ def _plan(settings: Settings) -> tuple[Plan, int]:
 
 
 def _backfill(settings: Settings, report: Callable[[Progress], None]) -> list[str]:
-    target = truth_file(settings)
+    target = expected_file(settings)
     if target.exists():  # another run was quicker
         return []
 
-    from music_streaming.demo.arrivals import Dirt  # noqa: PLC0415  loads numpy
-    from music_streaming.demo.expected import Truth  # noqa: PLC0415
+    from music_streaming.demo.arrivals import BadData  # noqa: PLC0415  loads numpy
+    from music_streaming.demo.expected import ExpectedMetrics  # noqa: PLC0415
     from music_streaming.demo.producer import world_of  # noqa: PLC0415
 
     plan, since_ms = _plan(settings)
     plan.write(plan_file(settings))
     world = world_of(_producer(settings.producer, plan))
-    truth = Truth(world)
+    expected = ExpectedMetrics(world)
     lag = Lag(settings, report)
     lag.expected = world.expected_plays(max(plan.start_ms, since_ms), plan.end_ms)
-    _send(settings, world.history(plan.start_ms, plan.end_ms, Dirt(*plan.dirt), truth, since_ms), lag)
+    _send(
+        settings, world.history(plan.start_ms, plan.end_ms, BadData(*plan.bad_data), expected, since_ms), lag
+    )
     part = target.with_suffix(".part")
     # While the job takes in the rest.
-    truth.write(part)
+    expected.write(part)
     lag.wait_until_stored()
     _settle(part, target)
-    return [f"history of {plan}: {truth.accepted:,} plays"]
+    return [f"history of {plan}: {expected.accepted:,} plays"]
 
 
 @contextlib.contextmanager

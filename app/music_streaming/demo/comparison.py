@@ -29,10 +29,10 @@ def compare_tables(settings: Settings, path: Path) -> Comparison:
         ]
         if hours and hours[-1] < kept:
             raise MusicError.of(
-                "Truth",
+                "Expected metrics",
                 found=f"a history up to {hours[-1]:%F %H:%M}, of which every play has expired",
                 wanted=f"one that goes beyond {kept:%F %H:%M} UTC",
-                remedy="none needed: musicctl validate without --truth checks what is there",
+                remedy="none needed: musicctl validate without --expected checks what is there",
             )
         span = {"since": max(hours[0], kept), "until": hours[-1] + timedelta(hours=1)} if hours else {}
         return compare(path, lambda table: seen.stream(_of_history(metrics.BY_NAME[table]), span), since=kept)

@@ -1,9 +1,8 @@
-"""The truth about generated plays: the rows that the four metric tables must hold, added up apart from Spark
-and SQL.
+"""The metrics expected of generated plays: the rows that the four metric tables must hold, added up without
+Spark or SQL.
 
 Kept as columns (33 bytes a play) and added up by sorting when it is written. The file is gzipped JSON lines:
-a header, then the rows
-of each table in the order of their keys.
+a header, then the rows of each table in the order of their keys.
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ class _Kept(NamedTuple):
     listened_ms: np.ndarray
 
 
-class Truth:
-    """Keeps account of what a history of `world` sends; give it to `World.history(truth=...)`."""
+class ExpectedMetrics:
+    """Keeps account of what a history of `world` sends; give it to `World.history(recorder=...)`."""
 
     def __init__(self, world: World) -> None:
         self.accepted = self.duplicates = self.malformed = 0
@@ -135,7 +134,7 @@ class Truth:
         return [_time(moment // HOUR_MS * HOUR_MS) for moment in ends]
 
     def write(self, path: Path) -> None:
-        """Write the truth file; the same truth gives the same bytes."""
+        """Write the file; the same plays give the same bytes."""
         header = {
             "version": VERSION,
             "seed": self._world.seed,
@@ -167,7 +166,7 @@ def _time(moment_ms: int) -> str:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What the truth file says of itself: version, seed, listeners, accepted, duplicates, malformed, and in
+    """What the file says of itself: version, seed, listeners, accepted, duplicates, malformed, and in
     hours the first and the last hour that holds a play."""
     with gzip.open(path, "rb") as file:
         header: dict[str, Any] = json.loads(file.readline())
@@ -175,7 +174,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(table, row) for each row of the truth file. Raises EOFError for a file that was cut off."""
+    """(table, row) for each row of the file. Raises EOFError for a file that was cut off."""
     with gzip.open(path, "rb") as file:
         file.readline()
         for line in file:
@@ -184,7 +183,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 class Difference(NamedTuple):
-    """One place where a table is not the truth; None for a row that only the other side has."""
+    """One place where a table is not as expected; None for a row that only the other side has."""
 
     table: str
     key: tuple[str, ...]
@@ -220,11 +219,11 @@ def compare(
     listener_tolerance: float = 0.03,
     since: datetime | None = None,
 ) -> Comparison:
-    """Compare the truth file `path` with tables, from windows that begin at `since` on.
+    """Compare the expected metrics in `path` with tables, from windows that begin at `since` on.
 
     `rows(table)` gives the table's rows in the order of their windows: key columns (window_start as aware
     datetime or RFC 3339 text), the six counts, and listeners as a number, or None where it is not to be
-    compared. Only rows of source demo and of a window that the truth has are looked at. Counts must be equal;
+    compared. Only rows of source demo and of a window that the file has are looked at. Counts must be equal;
     listeners may be off by `listener_tolerance` (a fraction), on average over a table's rows.
     """
     result = Comparison(
@@ -233,47 +232,50 @@ def compare(
         listener_error=dict.fromkeys(BY_NAME, 0.0),
         listener_tolerance=listener_tolerance,
     )
-    for table, truth in groupby(read_rows(path), itemgetter(0)):
+    for table, expected in groupby(read_rows(path), itemgetter(0)):
         demo = (row for row in rows(table) if row["source"] == "demo")
         windows = groupby(demo, lambda row: _window(row["window_start"]))
         errors: list[float] = []
         found = next(windows, None)
-        for window, true_rows in groupby((row for _, row in truth), itemgetter("window_start")):
+        for window, wanted_rows in groupby((row for _, row in expected), itemgetter("window_start")):
             if since is not None and datetime.fromisoformat(window) < since:
                 continue
             while found is not None and found[0] < window:
                 found = next(windows, None)
             got = found[1] if found is not None and found[0] == window else ()
-            errors += _compare_window(result, table, true_rows, got)
+            errors += _compare_window(result, table, wanted_rows, got)
         result.listener_error[table] = sum(errors) / len(errors) if errors else 0.0
     return result
 
 
 def _compare_window(
-    result: Comparison, table: str, true_rows: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]]
+    result: Comparison,
+    table: str,
+    wanted_rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]],
 ) -> Iterator[float]:
     """Compare the rows of one window; yields by how much each row's listeners are off."""
-    truth = {_key(table, row): row for row in true_rows}
-    result.rows[table] += len(truth)
+    expected = {_key(table, row): row for row in wanted_rows}
+    result.rows[table] += len(expected)
     for row in rows:
         key = _key(table, row)
-        true = truth.pop(key, None)
-        if true is None:
+        wanted = expected.pop(key, None)
+        if wanted is None:
             result.differing[table] += 1
             result.note(Difference(table, key, "streams", None, row["streams"]))
             continue
         wrong = [
-            Difference(table, key, name, true[name], row[name])
+            Difference(table, key, name, wanted[name], row[name])
             for name in COUNT_NAMES
-            if row[name] != true[name]
+            if row[name] != wanted[name]
         ]
         result.differing[table] += bool(wrong)
         result.note(*wrong)
         if row["listeners"] is not None:
-            yield abs(float(row["listeners"]) - true["listeners"]) / true["listeners"]
-    for key, true in truth.items():
+            yield abs(float(row["listeners"]) - wanted["listeners"]) / wanted["listeners"]
+    for key, wanted in expected.items():
         result.differing[table] += 1
-        result.note(Difference(table, key, "streams", true["streams"], None))
+        result.note(Difference(table, key, "streams", wanted["streams"], None))
 
 
 def _key(table: str, row: Mapping[str, Any]) -> tuple[str, ...]:

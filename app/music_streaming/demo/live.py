@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from music_streaming.demo.arrivals import AHEAD_MS, COPY_MS, USUAL, Dirt, offline
+from music_streaming.demo.arrivals import AHEAD_MS, COPY_MS, USUAL, BadData, offline
 from music_streaming.demo.plays import plays
 from music_streaming.demo.records import Record, event_ids, spoiled, value
 from music_streaming.demo.rng import generator, log_uniform, scatter
@@ -28,7 +28,7 @@ def live(
     world: World,
     start_ms: int,
     rate: float | None = None,
-    dirt: Dirt = USUAL,
+    bad_data: BadData = USUAL,
     report: Literal["end", "start"] = "end",
 ) -> Live:
     """Records for ever from `start_ms`: `rate` a second exactly, or None for as many as people play.
@@ -38,8 +38,8 @@ def live(
     only) sets event_time = due_ms, to measure latency.
     """
     if rate is None:
-        return _Modelled(world, start_ms, dirt)
-    return _Steady(world, start_ms, rate, dirt, report)
+        return _Modelled(world, start_ms, bad_data)
+    return _Steady(world, start_ms, rate, bad_data, report)
 
 
 class Live(Iterator[Record]):
@@ -55,8 +55,8 @@ class Live(Iterator[Record]):
 class _Modelled(Live):
     """As many records as people play: a day looks like a day."""
 
-    def __init__(self, world: World, start_ms: int, dirt: Dirt) -> None:
-        self._world, self._dirt = world, dirt
+    def __init__(self, world: World, start_ms: int, bad_data: BadData) -> None:
+        self._world, self._bad_data = world, bad_data
         self._salt = int.from_bytes(os.urandom(7), "big")
         self.skip_to(start_ms)
 
@@ -68,7 +68,7 @@ class _Modelled(Live):
 
     def _from(self, now_ms: int) -> Iterator[Record]:
         begin = floor_hour(now_ms) - _LOOK_BACK_HOURS * HOUR_MS
-        for _, arrivals in self._world.arrivals(begin, now_ms, None, self._dirt):
+        for _, arrivals in self._world.arrivals(begin, now_ms, None, self._bad_data):
             # Random, yet the same for a play and its copy.
             ids = event_ids(scatter(arrivals.high, self._salt), scatter(arrivals.low, self._salt))
             yield from map(Record, *self._world.written(arrivals, ids))
@@ -94,8 +94,8 @@ class _Steady(Live):
     test).
     """
 
-    def __init__(self, world: World, start_ms: int, rate: float, dirt: Dirt, report: str) -> None:
-        self._world, self._dirt, self._at_start = world, dirt, report == "start"
+    def __init__(self, world: World, start_ms: int, rate: float, bad_data: BadData, report: str) -> None:
+        self._world, self._bad_data, self._at_start = world, bad_data, report == "start"
         self._rng = generator(world.seed, 8, start_ms // 1000)
         self._open: list[tuple[int, int, _Session]] = []  # a heap by the end of the play that is on
         self._next: list[_Session] = []
@@ -160,7 +160,7 @@ class _Steady(Live):
         many = min(max(16, round(self._rate * 3)), 1024)
         begun = begun_at(self._rng, world.listeners, floor_hour(due), many)
         rows = plays(self._rng, world.listeners, world.charts(day), begun)
-        rows, delays = offline(self._rng, rows, world.listeners.devices, self._dirt.late)
+        rows, delays = offline(self._rng, rows, world.listeners.devices, self._bad_data.late)
         ends = rows.start_ms + rows.listened_ms
         spans = np.diff(ends, prepend=0)
         firsts = np.flatnonzero(np.diff(rows.session, prepend=-1))
@@ -183,14 +183,14 @@ class _Steady(Live):
         if not self._ids:
             bits = np.frombuffer(os.urandom(16 * 256), dtype=np.uint64)
             self._ids = event_ids(bits[0::2], bits[1::2])
-        dirt, dice = self._dirt, self._rng.random()
-        if dice < dirt.ahead:
+        bad_data, dice = self._bad_data, self._rng.random()
+        if dice < bad_data.ahead:
             begun += int(log_uniform(self._rng, *AHEAD_MS, 1)[0])
         sent = value(self._ids.pop(), str(np.datetime64(begun, "ms")), session.tails[session.place]).encode()
         record = Record(due, session.key, sent)
-        if dirt.ahead <= dice < dirt.ahead + dirt.malformed:
+        if bad_data.ahead <= dice < bad_data.ahead + bad_data.malformed:
             return record._replace(value=spoiled(sent, self._sent))
-        if dice > 1 - dirt.duplicate:
+        if dice > 1 - bad_data.duplicate:
             heapq.heappush(self._copies, (due + int(log_uniform(self._rng, *COPY_MS, 1)[0]), record))
         return record
 

@@ -26,7 +26,7 @@ from music_streaming.settings import ProducerSettings, Settings
 from music_streaming.topic import wanted_topics
 
 if TYPE_CHECKING:
-    from music_streaming.demo.arrivals import Dirt
+    from music_streaming.demo.arrivals import BadData
     from music_streaming.demo.live import Live
     from music_streaming.demo.records import Record
     from music_streaming.demo.world import World
@@ -295,11 +295,13 @@ def world_of(wanted: ProducerSettings) -> World:
     )
 
 
-def dirt_of(wanted: ProducerSettings) -> Dirt:
-    """The dirt of the settings."""
-    from music_streaming.demo.arrivals import CLEAN, Dirt  # noqa: PLC0415
+def bad_data_of(wanted: ProducerSettings) -> BadData:
+    """The bad data of the settings, CLEAN where it is off."""
+    from music_streaming.demo.arrivals import CLEAN, BadData  # noqa: PLC0415
 
-    return Dirt(wanted.late, wanted.duplicate, wanted.malformed, wanted.ahead) if wanted.dirt else CLEAN
+    return (
+        BadData(wanted.late, wanted.duplicate, wanted.malformed, wanted.ahead) if wanted.bad_data else CLEAN
+    )
 
 
 def _now_ms() -> int:
@@ -342,10 +344,11 @@ def main(rate: float | None, count: int | None) -> None:
         if rate is not None:
             settings = settings.with_changes(producer={"rate": rate})
         wanted = settings.producer
-        world, dirt = world_of(wanted), dirt_of(wanted)
+        world, bad_data = world_of(wanted), bad_data_of(wanted)
         pace = wanted.rate if wanted.pace == "rate" else None
         producer = Producer(
-            settings, lambda start_ms: live(world, start_ms, rate=pace, dirt=dirt, report=wanted.report)
+            settings,
+            lambda start_ms: live(world, start_ms, rate=pace, bad_data=bad_data, report=wanted.report),
         )
     except MusicError as error:
         raise click.ClickException(str(error)) from None

@@ -1,4 +1,4 @@
-"""Takes the demo's plays out of the database: every row of source demo, raw and metrics, and no other."""
+"""Deletes the demo's plays from the database: every row of source demo, raw and metrics, and no other."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 from psycopg2 import sql
 
 from music_streaming import broker
-from music_streaming.demo.backfill import Lag, plan_file, truth_file
+from music_streaming.demo.backfill import Lag, expected_file, plan_file
 from music_streaming.metrics import TABLE_NAMES, columns
 from music_streaming.settings import Role, Settings
 
 
 def remove(settings: Settings) -> int:
-    """Wait until the job has stored all that is in Kafka, then remove; returns how many plays went.
+    """Wait until the job has stored all that is in Kafka, then delete; returns how many plays there were.
 
     The producer must have been stopped. Whenever it is cut off, to run it again ends it. HistoryError where
     the job stands still, psycopg2.Error as it comes.
     """
     Lag(settings, ends=broker.ends_of_topic(settings.kafka)).wait_until_stored()
     with settings.postgres.connection(Role.OWNER, application="musicctl-demo") as connection:
-        removed = take_away(connection, settings.stream.watermark_delay_seconds)
+        removed = delete_rows(connection, settings.stream.watermark_delay_seconds)
         # Only now: as long as a play is there, the next history must be the same one.
-        for path in (truth_file(settings), plan_file(settings)):
+        for path in (expected_file(settings), plan_file(settings)):
             path.unlink(missing_ok=True)
         _vacuum(connection)
     return removed
 
 
-def take_away(connection: Any, watermark_delay_seconds: int) -> int:
-    """Remove the demo's rows in one transaction, as music_owner; returns how many accepted plays there were.
+def delete_rows(connection: Any, watermark_delay_seconds: int) -> int:
+    """Delete the demo's rows in one transaction, as music_owner; returns how many accepted plays there were.
 
     The watermark goes back to where real plays alone would have moved it: windows that only the demo had
     closed are open again.

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from music_streaming.demo.arrivals import AHEAD_MS, COPY_MS, USUAL, Arrivals, Dirt, joined, offline
+from music_streaming.demo.arrivals import AHEAD_MS, COPY_MS, USUAL, Arrivals, BadData, joined, offline
 from music_streaming.demo.catalogue import LOCALES
 from music_streaming.demo.catalogue import build as build_catalogue
 from music_streaming.demo.listeners import build as build_listeners
@@ -28,7 +28,7 @@ _PLAYS_A_SESSION, _PLAYS_A_DAY = 11.2, 17.9
 
 
 class Recorder(Protocol):
-    """Who keeps account of what was generated (`expected.Truth`)."""
+    """Who keeps account of what was generated (`expected.ExpectedMetrics`)."""
 
     def add(self, arrivals: Arrivals) -> None: ...
 
@@ -68,8 +68,8 @@ class World:
         self,
         start_ms: int,
         end_ms: int,
-        dirt: Dirt = USUAL,
-        truth: Recorder | None = None,
+        bad_data: BadData = USUAL,
+        recorder: Recorder | None = None,
         since_ms: int | None = None,
     ) -> Iterator[Block]:
         """Plays of the sessions begun in [start, end) that arrive before `end`: an hour a block, by arrival.
@@ -81,22 +81,22 @@ class World:
         for moment in (start_ms, end_ms):
             if moment != floor_hour(moment):
                 raise ValueError(f"{moment} ms found, wanted a whole hour; use floor_hour().")
-        for until, arrivals in self.arrivals(start_ms, start_ms, end_ms, dirt):
+        for until, arrivals in self.arrivals(start_ms, start_ms, end_ms, bad_data):
             if since_ms is not None:
                 arrivals = arrivals.take(arrivals.plays.start_ms >= since_ms)  # noqa: PLW2901
-            if truth is not None:
-                truth.add(arrivals)
+            if recorder is not None:
+                recorder.add(arrivals)
             ids = event_ids(arrivals.high, arrivals.low, version=8)
             yield Block(until, *self.written(arrivals, ids))
 
     def arrivals(
-        self, begin_ms: int, start_ms: int, end_ms: int | None, dirt: Dirt
+        self, begin_ms: int, start_ms: int, end_ms: int | None, bad_data: BadData
     ) -> Iterator[tuple[int, Arrivals]]:
         """Arrivals by hour, of sessions begun from `begin_ms` on; only those due in [start, end)."""
         waiting: Arrivals | None = None
         hour = begin_ms
         while end_ms is None or hour < end_ms:
-            begun = self._sent(hour, dirt, end_ms)
+            begun = self._sent(hour, bad_data, end_ms)
             waiting = begun if waiting is None else joined(waiting, begun)
             until = hour + HOUR_MS
             due = waiting.due_ms < until
@@ -109,7 +109,7 @@ class World:
                 yield until, ready
             hour = until
 
-    def _sent(self, hour_ms: int, dirt: Dirt, end_ms: int | None) -> Arrivals:
+    def _sent(self, hour_ms: int, bad_data: BadData, end_ms: int | None) -> Arrivals:
         """The plays of the sessions begun within the hour, with all that happens to them on the way."""
         day, hour = hour_ms // DAY_MS, hour_ms // HOUR_MS
         sessions = self._begun_within(hour_ms)
@@ -118,18 +118,18 @@ class World:
         size = len(played.song)
         high, low = (rng.integers(0, 1 << 64, size, dtype=np.uint64) for _ in range(2))
         due = played.start_ms + played.listened_ms + rng.integers(120, 1_500, size)
-        # Dirt has a chance of its own: without it, the plays are the same.
+        # Bad data is drawn apart from the plays: without it they are the same.
         rng = generator(self.seed, 7, hour)
-        played, delay = offline(rng, played, self.listeners.devices, dirt.late)
+        played, delay = offline(rng, played, self.listeners.devices, bad_data.late)
         due = due + delay
-        ahead = np.where(rng.random(size) < dirt.ahead, log_uniform(rng, *AHEAD_MS, size), 0)
+        ahead = np.where(rng.random(size) < bad_data.ahead, log_uniform(rng, *AHEAD_MS, size), 0)
         # Beyond a history's end a date would be a reject or not, depending on when it is read.
         if end_ms is not None:
             ahead[played.start_ms + ahead >= end_ms] = 0
         played = played._replace(start_ms=played.start_ms + ahead)
-        malformed = rng.random(size) < dirt.malformed
+        malformed = rng.random(size) < bad_data.malformed
         sent = Arrivals(played, due, np.zeros(size, dtype=np.int64), malformed.astype(np.int64), high, low)
-        again = np.flatnonzero((rng.random(size) < dirt.duplicate) & ~malformed)
+        again = np.flatnonzero((rng.random(size) < bad_data.duplicate) & ~malformed)
         if not len(again):
             return sent
         copies = sent.take(again)

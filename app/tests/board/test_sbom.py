@@ -1,4 +1,4 @@
-"""The list of parts, from a real Debian, a real environment and the broker's real jars."""
+"""The bill of materials, from a real Debian, a real environment and the broker's real jars."""
 
 import json
 import sysconfig
@@ -8,12 +8,19 @@ from pathlib import Path
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from music_streaming.board.sbom import Part, bill, debian_packages, is_of, java_archives, python_distributions
+from music_streaming.board.sbom import (
+    Package,
+    bill,
+    debian_packages,
+    is_of,
+    java_archives,
+    python_distributions,
+)
 from music_streaming.testing.broker import jars
 
 
-def named(parts, name: str) -> Part:
-    return next(part for part in parts if part.name == name)
+def named(packages, name: str) -> Package:
+    return next(package for package in packages if package.name == name)
 
 
 def test_packages_of_debian_with_their_licences():
@@ -21,14 +28,14 @@ def test_packages_of_debian_with_their_licences():
     assert len(found) > 50
     assert named(found, "dpkg").version
     assert "GPL-2" in " ".join(named(found, "dpkg").licenses)
-    without = [part.name for part in found if not part.licenses]
+    without = [package.name for package in found if not package.licenses]
     assert len(without) < len(found) / 5, without
 
 
 def test_distributions_of_python_with_their_licences():
     found = list(python_distributions([Path(sysconfig.get_path("purelib"))]))
     assert named(found, "kafka-python").version == version("kafka-python")
-    without = [part.name for part in found if not part.licenses]
+    without = [package.name for package in found if not package.licenses]
     assert len(without) < len(found) / 10, without
 
 
@@ -38,22 +45,22 @@ def test_archives_of_java_with_their_coordinates():
     assert clients.version.startswith("4.")
     log4j = named(found, "log4j-core")
     assert (log4j.group, log4j.licenses) == ("org.apache.logging.log4j", ("Apache-2.0",))
-    without = [part.name for part in found if not part.licenses]
+    without = [package.name for package in found if not package.licenses]
     assert len(without) < len(found) / 5, without
 
 
-def test_the_bill_is_valid_and_holds_every_part():
-    parts = {
+def test_the_bill_is_valid_and_holds_every_package():
+    packages = {
         "board": list(debian_packages(Path("/"))),
         "music-streaming": list(python_distributions([Path(sysconfig.get_path("purelib"))])),
         "kafka": list(java_archives(jars())),
     }
-    text = bill(parts, {"kafka": "sha256:1"})
+    text = bill(packages, {"kafka": "sha256:1"})
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     owners = {owner["name"]: owner for owner in json.loads(text)["components"]}
     assert owners["kafka"]["version"] == "sha256:1"
     assert {name: len(owner["components"]) for name, owner in owners.items()} == {
-        name: len(found) for name, found in parts.items()
+        name: len(found) for name, found in packages.items()
     }
 
 

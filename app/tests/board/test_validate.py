@@ -8,10 +8,10 @@ import pytest
 from psycopg2 import sql
 
 from music_streaming import country, event, metrics
-from music_streaming.board.commands.validate import compare_with_truth
+from music_streaming.board.commands.validate import compare_with_expected
 from music_streaming.board.validate import questions, validate
 from music_streaming.demo.arrivals import CLEAN
-from music_streaming.demo.expected import Truth, read_rows
+from music_streaming.demo.expected import ExpectedMetrics, read_rows
 from music_streaming.demo.world import World
 from music_streaming.settings import Settings
 from music_streaming.snapshot import snapshot
@@ -198,14 +198,14 @@ def test_all_checks_see_one_moment(settings, database):
         assert seen.row("SELECT count(*) FROM stream_events") == before
 
 
-def test_the_tables_are_compared_with_the_truth_file(database, secrets, damage, tmp_path):
+def test_the_tables_are_compared_with_the_expected_metrics(database, secrets, damage, tmp_path):
     world = World(seed=7, listeners=50, artists=200)
-    truth = Truth(world)
+    expected = ExpectedMetrics(world)
     start_ms = int(datetime(2026, 11, 20, tzinfo=UTC).timestamp() * 1000)
-    for _ in world.history(start_ms, start_ms + 6 * 3_600_000, CLEAN, truth):
+    for _ in world.history(start_ms, start_ms + 6 * 3_600_000, CLEAN, expected):
         pass
-    path = tmp_path / "truth.jsonl.gz"
-    truth.write(path)
+    path = tmp_path / "expected.jsonl.gz"
+    expected.write(path)
     with contextlib.closing(database.connect("music_writer")) as connection, connection:
         cursor = connection.cursor()
         for name, row in read_rows(path):
@@ -218,12 +218,12 @@ def test_the_tables_are_compared_with_the_truth_file(database, secrets, damage, 
             cursor.execute(
                 f"INSERT INTO {name} ({', '.join(columns)}, listeners) VALUES ({values}, {people})", row
             )
-    sample = compare_with_truth(secrets(database), path)
+    sample = compare_with_expected(secrets(database), path)
     assert sample.ok, sample
     assert len(sample.checks) == len(metrics.TABLES)
 
     damage("UPDATE device_usage_metrics SET skips = skips + 1")
-    sample = compare_with_truth(secrets(database), path)
+    sample = compare_with_expected(secrets(database), path)
     assert {check.name.split()[0].rstrip(":") for check in sample.checks if not check.ok} == {
         "device_usage_metrics"
     }

@@ -1,4 +1,4 @@
-"""A history through a real broker and the real job into a real PostgreSQL, and the truth about it."""
+"""A history through a real broker and the real job into a real PostgreSQL, and the metrics expected of it."""
 
 import contextlib
 import json
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from music_streaming.board.commands.validate import compare_with_truth
+from music_streaming.board.commands.validate import compare_with_expected
 from music_streaming.board.validate import validate
 from music_streaming.broker import close_producer, producer
-from music_streaming.demo.arrivals import Dirt
+from music_streaming.demo.arrivals import BadData
 from music_streaming.demo.backfill import (
     HistoryError,
     Lag,
@@ -28,8 +28,8 @@ from music_streaming.demo.backfill import (
     _horizon_ms,
     _most_behind,
     backfill,
+    expected_file,
     plan_file,
-    truth_file,
 )
 from music_streaming.demo.expected import read_header
 from music_streaming.demo.live import live
@@ -92,14 +92,14 @@ def test_a_history_is_whole_and_single_however_often_it_is_begun(
     begun.kill()
     assert begun.wait() == -signal.SIGKILL
     assert plan_file(board).exists()
-    assert not truth_file(board).exists()
+    assert not expected_file(board).exists()
 
     driver.start()
     seen: list[Progress] = []
     # A run that was cut off may still be under way when the next one begins.
     with ThreadPoolExecutor() as pool:
         (change,) = chain.from_iterable(pool.map(lambda _: backfill(board, seen.append), range(2)))
-    header = read_header(truth_file(board))
+    header = read_header(expected_file(board))
     assert f"{header['accepted']:,} plays" in change
     assert header["accepted"] > 1_000
     assert seen[-1].stored == seen[-1].sent == seen[-1].expected
@@ -110,28 +110,28 @@ def test_a_history_is_whole_and_single_however_often_it_is_begun(
     # before the newest play.
     assert 0 < total[2] < header["accepted"] / 4
     assert backfill(board) == []
-    assert failing(compare_with_truth(board, truth_file(board))) == []
+    assert failing(compare_with_expected(board, expected_file(board))) == []
 
     # Live plays: at the present, and late ones in the history's windows.
     Lag(board, ends=_send_live(board, count=600)).wait_until_stored()
     end = datetime.fromisoformat(header["hours"][1]) + timedelta(hours=1)
     among = "event_time < %s AND substr(event_id::text, 15, 1) = '4'"
     assert database.value(f"SELECT count(*) FROM stream_events WHERE {among}", (end,)) > 20
-    assert failing(compare_with_truth(board, truth_file(board))) == []
+    assert failing(compare_with_expected(board, expected_file(board))) == []
     assert failing(validate(board)) == []
 
     with contextlib.closing(database.connect("music_owner")) as connection, connection:
         connection.cursor().execute("UPDATE device_usage_metrics SET skips = skips + 1")
     assert all(
-        "device_usage_metrics" in name for name in failing(compare_with_truth(board, truth_file(board)))
+        "device_usage_metrics" in name for name in failing(compare_with_expected(board, expected_file(board)))
     )
-    assert failing(compare_with_truth(board, truth_file(board)))
+    assert failing(compare_with_expected(board, expected_file(board)))
 
 
 def _send_live(board: Settings, count: int) -> dict[int, int]:
     """Send live plays, every third late; partition -> offset behind the last."""
     world = World(seed=42, listeners=LISTENERS, artists=ARTISTS)
-    stream = live(world, int(time.time() * 1000), rate=100, dirt=Dirt(0.3, 0, 0, 0), report="start")
+    stream = live(world, int(time.time() * 1000), rate=100, bad_data=BadData(0.3, 0, 0, 0), report="start")
     client = producer(board.kafka, 1_000_000)
     sent = [
         client.send(board.kafka.topic, key=record.key, value=record.value) for record in islice(stream, count)

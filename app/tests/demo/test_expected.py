@@ -1,4 +1,4 @@
-"""The truth file against a recount, play by play, of the bytes that were sent."""
+"""The expected metrics against a recount, play by play, of the bytes that were sent."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from music_streaming.country import region_of
-from music_streaming.demo.arrivals import Dirt
-from music_streaming.demo.expected import Truth, compare, read_header, read_rows
+from music_streaming.demo.arrivals import BadData
+from music_streaming.demo.expected import ExpectedMetrics, compare, read_header, read_rows
 from music_streaming.demo.world import World
 from music_streaming.event import parse_time
 from music_streaming.metrics import BY_NAME, COUNT_NAMES
@@ -21,7 +21,7 @@ from music_streaming.testing.events import rejected
 
 DAY_MS = 86_400_000
 START = int(datetime(2026, 11, 20, tzinfo=UTC).timestamp() * 1000)
-DIRT = Dirt(late=0.1, duplicate=0.02, malformed=0.02, ahead=0.01)
+BAD_DATA = BadData(late=0.1, duplicate=0.02, malformed=0.02, ahead=0.01)
 Tables = dict[str, dict[tuple[str, ...], dict[str, Any]]]
 
 
@@ -32,12 +32,12 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def sent(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes]]:
-    """A truth file, and the values of the history that it tells of."""
-    truth = Truth(world)
-    blocks = world.history(START, START + 2 * DAY_MS, DIRT, truth)
+    """A file of expected metrics, and the values of the history that it tells of."""
+    expected = ExpectedMetrics(world)
+    blocks = world.history(START, START + 2 * DAY_MS, BAD_DATA, expected)
     values = [value for block in blocks for value in block.values]
-    path = tmp_path_factory.mktemp("truth") / "truth.jsonl.gz"
-    truth.write(path)
+    path = tmp_path_factory.mktemp("expected") / "expected.jsonl.gz"
+    expected.write(path)
     return path, values
 
 
@@ -84,7 +84,7 @@ def as_rows(tables: Tables, table: str) -> list[dict[str, Any]]:
     return [dict(zip(names, key, strict=True)) | row for key, row in sorted(tables[table].items())]
 
 
-def test_truth_is_what_a_recount_finds(world: World, sent: tuple[Path, list[bytes]]) -> None:
+def test_expected_metrics_are_what_a_recount_finds(world: World, sent: tuple[Path, list[bytes]]) -> None:
     path, values = sent
     tables, counts = recount(values)
     header = read_header(path)
@@ -101,13 +101,13 @@ def test_truth_is_what_a_recount_finds(world: World, sent: tuple[Path, list[byte
         assert sum(row["streams"] for row in told[table]) == counts["accepted"]
 
 
-def test_the_same_truth_gives_the_same_file(
+def test_the_same_plays_give_the_same_file(
     world: World, sent: tuple[Path, list[bytes]], tmp_path: Path
 ) -> None:
-    truth = Truth(world)
-    for _ in world.history(START, START + 2 * DAY_MS, DIRT, truth):
+    expected = ExpectedMetrics(world)
+    for _ in world.history(START, START + 2 * DAY_MS, BAD_DATA, expected):
         pass
-    truth.write(tmp_path / "again")
+    expected.write(tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == sent[0].read_bytes()
 
 
@@ -173,7 +173,7 @@ def test_comparison_finds_each_difference(sent: tuple[Path, list[bytes]]) -> Non
     assert result.listener_error["device_usage_metrics"] == pytest.approx(0.1)
 
 
-def test_nothing_sent_is_a_truth_too(world: World, tmp_path: Path) -> None:
-    Truth(world).write(tmp_path / "empty")
+def test_of_nothing_sent_there_are_no_metrics(world: World, tmp_path: Path) -> None:
+    ExpectedMetrics(world).write(tmp_path / "empty")
     assert list(read_rows(tmp_path / "empty")) == []
     assert compare(tmp_path / "empty", lambda table: []).ok

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from music_streaming.demo.arrivals import CLEAN, USUAL, Dirt
+from music_streaming.demo.arrivals import CLEAN, USUAL, BadData
 from music_streaming.demo.live import live
 from music_streaming.demo.records import Record
 from music_streaming.demo.world import World
@@ -40,7 +40,7 @@ def within(value: float, wanted: float, tolerance: float) -> bool:
 
 
 def test_steady_rate_is_exact_and_can_change(world: World) -> None:
-    stream = live(world, START, rate=20.0, dirt=USUAL)
+    stream = live(world, START, rate=20.0, bad_data=USUAL)
     minute = list(islice(stream, 1_200))
     assert minute[0].due_ms == START
     assert minute[-1].due_ms == START + 59_950
@@ -55,7 +55,7 @@ def test_steady_rate_is_exact_and_can_change(world: World) -> None:
 
 
 def test_steady_plays_end_when_they_are_reported(world: World) -> None:
-    stream = live(world, START, rate=20.0, dirt=CLEAN)
+    stream = live(world, START, rate=20.0, bad_data=CLEAN)
     records = list(islice(stream, 4_000))
     events = [json.loads(record.value) for record in records]
     now = datetime.fromtimestamp(START / 1000, UTC) + timedelta(minutes=4)
@@ -64,7 +64,7 @@ def test_steady_plays_end_when_they_are_reported(world: World) -> None:
     for record, event in zip(records, events, strict=True):
         assert time_ms(event) + event["listened_ms"] == record.due_ms
     assert 0.44 < sum(event["skipped"] for event in events) / 4_000 < 0.55
-    first = json.loads(next(live(world, START, rate=20.0, dirt=CLEAN, report="start")).value)
+    first = json.loads(next(live(world, START, rate=20.0, bad_data=CLEAN, report="start")).value)
     assert time_ms(first) == START
 
 
@@ -72,7 +72,7 @@ def test_steady_runs_at_the_speed_of_music() -> None:
     """With listeners enough for the rate, a session's plays follow each other as fast as they are heard."""
     world = World(listeners=World.listeners_for(2.0))
     sessions = defaultdict(list)
-    for record in islice(live(world, START, rate=2.0, dirt=CLEAN), 7_200):
+    for record in islice(live(world, START, rate=2.0, bad_data=CLEAN), 7_200):
         event = json.loads(record.value)
         sessions[event["session_id"], event["user_id"]].append((record.due_ms, event["listened_ms"]))
     taken = heard = 0
@@ -101,16 +101,16 @@ def test_steady_listeners_follow_the_hours(world: World) -> None:
     """At 03:00 UTC it is evening in America and night in Europe."""
 
     def share(hour: int, countries: set[str]) -> float:
-        records = islice(live(world, START + hour * HOUR_MS, rate=20.0, dirt=CLEAN), 3_000)
+        records = islice(live(world, START + hour * HOUR_MS, rate=20.0, bad_data=CLEAN), 3_000)
         return sum(json.loads(record.value)["country"] in countries for record in records) / 3_000
 
     europe = {"GB", "DE", "FR", "ES", "IT", "NL", "SE", "PL"}
     assert share(2, europe) < 0.5 * share(17, europe)
 
 
-def test_steady_dirt_comes_at_its_rates(world: World) -> None:
-    dirt = Dirt(late=0.05, duplicate=0.02, malformed=0.02, ahead=0.02)
-    records = list(islice(live(world, START, rate=100.0, dirt=dirt), 40_000))
+def test_steady_bad_data_comes_at_its_rates(world: World) -> None:
+    bad_data = BadData(late=0.05, duplicate=0.02, malformed=0.02, ahead=0.02)
+    records = list(islice(live(world, START, rate=100.0, bad_data=bad_data), 40_000))
     ids: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     for record in records:
@@ -141,7 +141,7 @@ def test_modelled_live_continues_the_history(world: World) -> None:
         for record in block.records()
         if record.due_ms >= end
     ]
-    stream = live(world, end, dirt=CLEAN)
+    stream = live(world, end, bad_data=CLEAN)
     got = [(record.due_ms, plain(record)) for record in islice(stream, len(wanted))]
     assert len(wanted) > 100
     assert got == wanted

@@ -8,7 +8,7 @@ import psycopg2
 import pytest
 
 from music_streaming.board.validate import validate
-from music_streaming.demo.removal import take_away
+from music_streaming.demo.removal import delete_rows
 from music_streaming.event import format_time
 from music_streaming.metrics import TABLE_NAMES
 from music_streaming.settings import Settings
@@ -47,7 +47,7 @@ def contents(database: Database, where: str) -> dict[str, list[tuple[Any, ...]]]
 
 def removed(database: Database) -> int:
     with contextlib.closing(database.connect("music_owner")) as connection:
-        return take_away(connection, DELAY)
+        return delete_rows(connection, DELAY)
 
 
 def assert_good(settings: Settings) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import music_streaming
-from music_streaming.demo.arrivals import CLEAN, USUAL, Dirt
+from music_streaming.demo.arrivals import CLEAN, USUAL, BadData
 from music_streaming.demo.catalogue import AWKWARD
 from music_streaming.demo.records import write_jsonl
 from music_streaming.demo.sessions import begun_on
@@ -220,13 +220,13 @@ def test_awkward_names_are_played(world: World) -> None:
     assert "".join(found | titles).encode(), "no lone surrogate"
 
 
-# Dirt
+# Bad data
 
 
-def test_dirt_comes_at_its_rates(world: World) -> None:
-    dirt = Dirt(late=0.1, duplicate=0.02, malformed=0.03, ahead=0.01)
+def test_bad_data_comes_at_its_rates(world: World) -> None:
+    bad_data = BadData(late=0.1, duplicate=0.02, malformed=0.03, ahead=0.01)
     records = [
-        record for block in world.history(START, START + 6 * DAY_MS, dirt) for record in block.records()
+        record for block in world.history(START, START + 6 * DAY_MS, bad_data) for record in block.records()
     ]
     assert [record.due_ms for record in records] == sorted(record.due_ms for record in records)
     bad, late, ahead, ids = 0, 0, 0, Counter()
@@ -250,15 +250,15 @@ def test_dirt_comes_at_its_rates(world: World) -> None:
     assert 0.06 < late / good < 0.12
 
 
-def test_without_dirt_the_plays_are_the_same(world: World, values: list[bytes]) -> None:
-    """Dirt has a chance of its own: what it does not touch is what a clean world plays."""
-    dirty = {value for block in world.history(START, START + 2 * DAY_MS, USUAL) for value in block.values}
-    assert len(dirty & set(values)) / len(values) > 0.95
+def test_without_bad_data_the_plays_are_the_same(world: World, values: list[bytes]) -> None:
+    """Bad data is drawn apart from the plays: what it does not touch is what a clean world plays."""
+    mixed = {value for block in world.history(START, START + 2 * DAY_MS, USUAL) for value in block.values}
+    assert len(mixed & set(values)) / len(values) > 0.95
 
 
 def test_every_way_to_be_malformed_is_a_reject(world: World) -> None:
     ways = set()
-    for block in world.history(START, START + DAY_MS, Dirt(late=0, duplicate=0, malformed=1, ahead=0)):
+    for block in world.history(START, START + DAY_MS, BadData(late=0, duplicate=0, malformed=1, ahead=0)):
         for value in block.values:
             try:
                 event = json.loads(value)

@@ -253,7 +253,7 @@ class Kept(list[Arrivals]):
     add = list.append
 
 
-def test_dirt(world: World, figure: Check) -> None:
+def test_bad_data(world: World, figure: Check) -> None:
     kept = Kept()
     for _ in world.history(START, END, USUAL, kept):
         pass

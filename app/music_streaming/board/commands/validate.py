@@ -1,4 +1,4 @@
-"""`musicctl validate`: the proof of the numbers; with --truth also against what the demo sent."""
+"""`musicctl validate`: the proof of the numbers; with --expected also against what the demo sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from music_streaming.board.validate import validate as take_sample
 from music_streaming.error import MusicError
 from music_streaming.settings import Settings
 
-OWN_TRUTH = "own"
+OWN_HISTORY = "own"
 
 
 @click.command()
@@ -24,21 +24,21 @@ OWN_TRUTH = "own"
 @click.option("--samples", type=click.IntRange(min=1), default=1, help="Check that many times.")
 @click.option("--interval", type=click.FloatRange(min=0), default=1.0, help="Seconds between two samples.")
 @click.option(
-    "--truth",
+    "--expected",
     is_flag=False,
-    flag_value=OWN_TRUTH,
+    flag_value=OWN_HISTORY,
     metavar="[FILE]",
-    help="Compare with the truth file of a generated history instead; by default that of this board.",
+    help="Compare with the metrics expected of a generated history instead; by default that of this board.",
 )
-def validate(as_json: bool, samples: int, interval: float, truth: str | None) -> None:
+def validate(as_json: bool, samples: int, interval: float, expected: str | None) -> None:
     """Prove the numbers: the checks of the data as a table; exit code 1 when one does not hold."""
     settings = Settings.load()
-    path = _truth_file(settings, truth) if truth else None
+    path = _expected_file(settings, expected) if expected else None
     taken: list[Sample] = []
     for number in range(samples):
         if number:
             time.sleep(interval)
-        taken.append(compare_with_truth(settings, path) if path else take_sample(settings))
+        taken.append(compare_with_expected(settings, path) if path else take_sample(settings))
         if samples > 1 and not as_json:
             click.echo(f"{taken[-1].at:%F %T} {'ok' if taken[-1].ok else 'not ok'}")
     exact = sum(item.ok for item in taken)
@@ -54,29 +54,29 @@ def validate(as_json: bool, samples: int, interval: float, truth: str | None) ->
     raise SystemExit(0 if exact == samples else 1)
 
 
-def _truth_file(settings: Settings, given: str) -> Path:
-    from music_streaming.demo.backfill import truth_file  # noqa: PLC0415  brings numpy and kafka
+def _expected_file(settings: Settings, given: str) -> Path:
+    from music_streaming.demo.backfill import expected_file  # noqa: PLC0415  brings numpy and kafka
 
-    path = truth_file(settings) if given == OWN_TRUTH else Path(given)
+    path = expected_file(settings) if given == OWN_HISTORY else Path(given)
     if not path.is_file():
         raise MusicError.of(
-            "Truth",
+            "Expected metrics",
             found=f"no file {path}",
-            wanted="the truth file of a history",
-            remedy="sudo musicctl demo backfill" if given == OWN_TRUTH else "correct the path",
+            wanted="the expected metrics of a history",
+            remedy="sudo musicctl demo backfill" if given == OWN_HISTORY else "correct the path",
         )
     return path
 
 
-def compare_with_truth(settings: Settings, path: Path) -> Sample:
-    """The comparison with the truth file at `path` as checks, one for each table and difference."""
+def compare_with_expected(settings: Settings, path: Path) -> Sample:
+    """The comparison with the expected metrics in `path` as checks, one for each table and difference."""
     from music_streaming.demo.comparison import compare_tables  # noqa: PLC0415  brings numpy
 
     at = datetime.now(UTC)
     found = compare_tables(settings, path)
     made = [
         Check(
-            f"{table}: equals the truth file",
+            f"{table}: equals the expected metrics",
             not found.differing[table] and found.listener_error[table] <= found.listener_tolerance,
             f"{found.differing[table]:,} of {found.rows[table]:,} rows differ, "
             f"listeners off by {found.listener_error[table]:.1%}",
