@@ -1,25 +1,28 @@
 """The contract of an event: one play, as compact JSON in Kafka, key = user_id.
 
 Everything that sends events (producer, scrobble server, importers) and the job that reads them take fields,
-limits, vocabularies and reasons from here. `judge` is the law: it says of any bytes what play they are or why
-they are none. query.py lets a record pass without it only where the outcome cannot be in doubt.
+limits, vocabularies and reasons from here. `parse_event` says of any bytes what play they are or why they are
+none; `read` says what one field is stored as. docs/contract.md has a row for each shape.
 
-Decisions where the contract leaves room:
+- Only what makes no play is a reject: bytes that are no JSON object, and event_id, event_time, source,
+  user_id, title or artist missing or bad. A bad optional field is stored as unknown, and counted as a flaw.
+- A number or boolean is read by its text: 1999 is the title "1999", "180000" and 180000.0 are the integer
+  180000, 1 is true. A list of one value is that value.
 - event_time: RFC 3339 with any offset (`Z`, `+02:00`); stored in UTC, cut to milliseconds. A leap second is
   malformed.
-- JSON types are strict: "true" is no boolean, 1.0 no integer, 1999 no title. In a field with a vocabulary
-  anything unknown, whatever its type, means `unknown`, since the play itself is good.
-- Text is trimmed of Unicode white space; empty means missing. title, artist, album, genre, os and player
-  become NFC; limits hold for what is stored. Ids and reasons are opaque: stored as sent.
+- title, artist, album, genre, os and player become NFC, trimmed of Unicode white space and without
+  zero-width spaces and byte order marks; limits hold for what is stored. Joiners stay, as some scripts and
+  emoji need them, but make no other song. Ids and reasons are opaque: stored as sent. Empty means missing.
 - An event longer than 64 KiB is too long, whatever is in it.
 """
 
 import json
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
 from music_streaming.country import COUNTRIES, UNKNOWN_CODE, region_of
@@ -38,8 +41,8 @@ MAX_MS = 2_073_600_000
 class Field:
     """One field of the event as sent.
 
-    kind: uuid, time, id, text, name, integer, boolean or vocabulary. limit: bytes of UTF-8 as stored; a
-    longer id or text is a reject, a longer name is `unknown`. default: stored where it is missing.
+    kind: uuid, time, id, text, name, integer, boolean or vocabulary. limit: bytes of UTF-8 as stored.
+    default: stored where it is missing or bad.
     """
 
     name: str
@@ -77,7 +80,7 @@ FIELDS = (
 )
 FIELD_NAMES = tuple(field.name for field in FIELDS)
 PLAY_COLUMNS = (*FIELD_NAMES, "region")
-"""What is stored of a play: `judge` and query.plays give exactly these."""
+"""What is stored of a play."""
 
 # Smallest allowed value; the largest is MAX_MS for both.
 INTEGERS = {"duration_ms": 1, "listened_ms": 0}
@@ -87,14 +90,24 @@ REASONS = {
     "not_utf8": "the bytes are not UTF-8",
     "not_json": "not exactly one JSON object",
     "lone_surrogate": "half of a surrogate pair, which no text can hold",
-    "wrong_type": "a field has another JSON type",
+    "wrong_type": "a needed field is an object, or a list of other than one value",
     "missing": "a needed field is absent, null or empty",
     "malformed": "event_id is no UUID, or event_time no RFC 3339 time",
     "unknown_source": "source is not demo, scrobble or import",
-    "out_of_range": "a number or time outside its limits",
+    "out_of_range": "event_time before the first one allowed",
     "in_future": "event_time further ahead than the tolerance",
-    "nul": "a NUL character in a text",
-    "too_long": "a text longer than its limit",
+    "nul": "a NUL character in a needed text",
+    "too_long": "a needed text longer than its limit, or the event longer than 64 KiB",
+}
+
+# Why an optional field of a play is stored as unknown though something was sent.
+FLAWS = {
+    "wrong_type": "no sensible reading: an object, a longer list, or a text that is no number or boolean",
+    "out_of_range": "a number outside its limits",
+    "not_in_vocabulary": "none of the words that the field knows",
+    "lone_surrogate": "half of a surrogate pair, which no text can hold",
+    "nul": "a NUL character",
+    "too_long": "longer than its limit",
 }
 
 MAX_BYTES = 65_536
@@ -103,25 +116,40 @@ MAX_BYTES = 65_536
 RAW_LIMIT = 8192
 """Bytes of a rejected event that are kept."""
 
+# As their makers write them; whatever else is sent stays as it is.
+SYSTEMS = ("Android", "ChromeOS", "FreeBSD", "HarmonyOS", "iOS", "iPadOS", "Linux", "macOS", "tvOS",
+           "visionOS", "watchOS", "webOS", "Windows")  # fmt: skip
+
 _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
-_TIME = re.compile(r"(?!0000)\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_TIME = re.compile(r"(?!0000)\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:[0-5]\d)", re.ASCII)
 _NAMESPACE = UUID("8a5f3c1e-6f0b-4d57-9b43-2f6f0f6f5a11")
 
 
 def normalise(text: str) -> str:
-    """Text as it is stored: trimmed and NFC."""
-    return unicodedata.normalize("NFC", text.strip())
+    """Text as it is stored: NFC, trimmed, without zero-width spaces and byte order marks."""
+    # Most of a catalogue is ASCII, in which there is nothing but white space to take off.
+    if text.isascii():
+        return text.strip()
+    return unicodedata.normalize("NFC", text.translate(_ZERO_WIDTH).strip())
+
+
+_ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u2060\ufeff"))
+_JOINERS = dict.fromkeys(map(ord, "\u200c\u200d"))
 
 
 def song_id(artist: str, title: str) -> str:
     """The id of a song without one: UUIDv5 of artist and title (both normalised), whatever their case."""
-    return str(uuid5(_NAMESPACE, f"song\x1f{artist.casefold()}\x1f{title.casefold()}"))
+    key = f"song\x1f{artist.casefold()}\x1f{title.casefold()}"
+    return str(uuid5(_NAMESPACE, key.translate(_JOINERS)))
 
 
-def play_id(source: str, user_id: str, event_time: datetime, artist: str, title: str) -> str:
-    """The event_id of a scrobbled or imported play, a UUIDv5: the same when it is sent again."""
-    identity = (source, user_id, format_time(event_time), normalise(artist), normalise(title))
-    return str(uuid5(_NAMESPACE, "\x1f".join(("play", *identity))))
+def play_id(user_id: str, event_time: datetime, artist: str, title: str) -> str:
+    """The event_id of a real play, a UUIDv5: the same when it is sent again, scrobbled or imported.
+
+    Of the listener, the whole second in which it began, and the song.
+    """
+    song = song_id(normalise(artist), normalise(title))
+    return str(uuid5(_NAMESPACE, f"play\x1f{user_id}\x1f{int(event_time.timestamp())}\x1f{song}"))
 
 
 def format_time(moment: datetime) -> str:
@@ -159,17 +187,41 @@ class Rejected(Exception):  # noqa: N818  it is an outcome, not a fault
         self.reason, self.field = reason, field
 
 
-def judge(value: bytes, arrival: datetime, tolerance: timedelta = timedelta(minutes=5)) -> dict[str, Any]:
-    """The play that the bytes are, as stored: a value for each of PLAY_COLUMNS. Rejected if they are none.
+class Flaw(NamedTuple):
+    """An optional field that was sent and is stored as unknown; reason is a key of FLAWS."""
+
+    field: str
+    reason: str
+
+
+class Parsed(NamedTuple):
+    """A play as stored (a value for each of PLAY_COLUMNS), and what was left out of it."""
+
+    play: dict[str, Any]
+    flaws: tuple[Flaw, ...]
+
+
+class Reading(NamedTuple):
+    """What a field is stored as; None is missing. reason: why a value that was sent is not stored."""
+
+    stored: Any
+    reason: str | None = None
+
+
+def parse_event(value: bytes, arrival: datetime, tolerance: timedelta = timedelta(minutes=5)) -> Parsed:
+    """The play that the bytes are. Rejected if they are none.
 
     arrival: when Kafka got it; an event_time more than tolerance later is in the future.
     """
     event = _decode(value)
     play: dict[str, Any] = {}
+    flaws = []
     for field in FIELDS:
-        stored = _READERS[field.kind](field, event.get(field.name))
-        if stored is None and field.required:
-            raise Rejected("missing", field.name)
+        stored, reason = read(field, event.get(field.name))
+        if field.required and stored is None:
+            raise Rejected(reason or "missing", field.name)
+        if reason is not None:
+            flaws.append(Flaw(field.name, reason))
         play[field.name] = field.default if stored is None else stored
     if play["event_time"] > arrival + tolerance:
         raise Rejected("in_future", "event_time")
@@ -178,14 +230,15 @@ def judge(value: bytes, arrival: datetime, tolerance: timedelta = timedelta(minu
     if play["completed"] is None and None not in (play["duration_ms"], play["listened_ms"]):
         play["completed"] = play["listened_ms"] * 10 >= play["duration_ms"] * 9
     play["region"] = region_of(play["country"])
-    return play
+    return Parsed(play, tuple(flaws))
 
 
 def _decode(value: bytes) -> dict[str, Any]:
     if len(value) > MAX_BYTES:
         raise Rejected("too_long")
     try:
-        event = json.loads(value.decode(), parse_constant=_refuse)
+        # Numbers stay the text that was sent.
+        event = json.loads(value.decode(), parse_int=str, parse_float=str, parse_constant=_refuse)
     except UnicodeDecodeError:
         raise Rejected("not_utf8") from None
     except (ValueError, RecursionError):
@@ -199,88 +252,102 @@ def _refuse(constant: str) -> None:
     raise ValueError(constant)
 
 
-def _text(field: Field, value: Any) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise Rejected("wrong_type", field.name)
-    if _SURROGATE.search(value):
-        raise Rejected("lone_surrogate", field.name)
-    if "\0" in value:
-        raise Rejected("nul", field.name)
-    text = value if field.kind == "id" else normalise(value)
+def read(field: Field, sent: Any) -> Reading:
+    """What a field is stored as. sent: its text (a number's or boolean's too), or what JSON made of it."""
+    while isinstance(sent, list) and len(sent) == 1:
+        (sent,) = sent
+    if isinstance(sent, bool):
+        sent = "true" if sent else "false"
+    if sent is None:
+        return Reading(None)
+    if not isinstance(sent, str):
+        return Reading(None, "wrong_type")
+    return _READERS[field.kind](field, sent)
+
+
+def _text(field: Field, sent: str) -> Reading:
+    if _SURROGATE.search(sent):
+        return Reading(None, "lone_surrogate")
+    if "\0" in sent:
+        return Reading(None, "nul")
+    text = sent if field.kind == "id" else normalise(sent)
+    if field.name == "genre":
+        text = normalise(text.lower())
+    elif field.name == "os":
+        text = _SYSTEMS.get(text.lower(), text)
+    if not text.translate(_JOINERS).strip() or (field.default is not None and text.lower() == field.default):
+        return Reading(None)
     if len(text.encode()) > field.limit:
-        raise Rejected("too_long", field.name)
-    if field.default is not None and text.lower() == field.default:
-        return None
-    return text if text.strip() else None
+        return Reading(None, "too_long")
+    return Reading(text)
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_SYSTEMS = {name.lower(): name for name in SYSTEMS}
 
 
-def _name(field: Field, value: Any) -> str | None:
-    try:
-        return _text(field, value)
-    except Rejected:
-        return None
-
-
-def _vocabulary(field: Field, value: Any) -> str | None:
+def _vocabulary(field: Field, sent: str) -> Reading:
     if field.name == "source":
-        if value in (None, ""):
-            return None
-        if value not in SOURCES:
-            raise Rejected("unknown_source", "source")
-        return str(value)
-    if not isinstance(value, str):
-        return None
-    word = value.strip()
+        known = sent in SOURCES
+        return Reading(sent) if known else Reading(None, "unknown_source" if sent else None)
+    word = sent.strip()
     word = word.upper() if field.name == "country" else word.lower()
-    return word if word in field.vocabulary else None
+    if word in field.vocabulary:
+        return Reading(word)
+    return Reading(None, None if word in ("", field.default) else "not_in_vocabulary")
 
 
-def _integer(field: Field, value: Any) -> int | None:
-    if value is None:
-        return None
-    if type(value) is not int:
-        raise Rejected("wrong_type", field.name)
-    if not INTEGERS[field.name] <= value <= MAX_MS:
-        raise Rejected("out_of_range", field.name)
-    return value
+def _integer(field: Field, sent: str) -> Reading:
+    number = _number(sent)
+    if number is None:
+        return Reading(None, "wrong_type" if sent.strip() else None)
+    if not INTEGERS[field.name] <= number <= MAX_MS:
+        return Reading(None, "out_of_range")
+    return Reading(int(number))
 
 
-def _boolean(field: Field, value: Any) -> bool | None:
-    if not isinstance(value, bool | None):
-        raise Rejected("wrong_type", field.name)
-    return value
+def _number(sent: str) -> float | None:
+    # Exact for all that lies within the limits; 1e999 is infinite, and so out of range.
+    return float(sent) if _NUMBER.fullmatch(sent.strip()) else None
 
 
-def _uuid(field: Field, value: Any) -> str | None:
-    if value in (None, ""):
-        return None
-    if not isinstance(value, str) or not _UUID.fullmatch(value.strip()):
-        raise Rejected("malformed", field.name)
-    return value.strip().lower()
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+_BOOLEANS = {"true": True, "false": False}
 
 
-def _time(field: Field, value: Any) -> datetime | None:
-    if value in (None, ""):
-        return None
-    moment = parse_time(value.strip()) if isinstance(value, str) else None
+def _boolean(field: Field, sent: str) -> Reading:
+    word = sent.strip().lower()
+    if word in _BOOLEANS:
+        return Reading(_BOOLEANS[word])
+    number = _number(word)
+    if number in (0, 1):
+        return Reading(number == 1)
+    return Reading(None, "wrong_type" if word else None)
+
+
+def _uuid(field: Field, sent: str) -> Reading:
+    text = sent.strip()
+    if not text:
+        return Reading(None)
+    return Reading(text.lower()) if _UUID.fullmatch(text) else Reading(None, "malformed")
+
+
+def _time(field: Field, sent: str) -> Reading:
+    text = sent.strip()
+    if not text:
+        return Reading(None)
+    moment = parse_time(text)
     if moment is None:
-        raise Rejected("malformed", field.name)
-    if moment < FIRST_TIME:
-        raise Rejected("out_of_range", field.name)
-    return moment
+        return Reading(None, "malformed")
+    return Reading(moment) if moment >= FIRST_TIME else Reading(None, "out_of_range")
 
 
-_READERS = {
+_READERS: dict[str, Callable[[Field, str], Reading]] = {
     "uuid": _uuid,
     "time": _time,
     "id": _text,
     "text": _text,
-    "name": _name,
+    "name": _text,
     "integer": _integer,
     "boolean": _boolean,
     "vocabulary": _vocabulary,

@@ -77,15 +77,16 @@ def prepare_session(connection: Any, statement_seconds: float = 60) -> None:
 def write(connection: Any, batch: Batch, rules: Rules) -> Outcome:
     """Write a batch in one transaction; the connection must have seen prepare_session.
 
-    0. Before it begins: sort the rows into plays, rejects and tombstones (rows.py).
+    0. Before it begins: sort the rows into plays, their flaws, rejects and tombstones (rows.py).
     1. Lock the topic's offsets, and refuse where they are another topic's or behind this reader (offsets.py).
     2. Leave out the records that the offsets cover; where none is left, nothing is written.
-    3. Insert the plays. What was really inserted is added to each table of metrics, in the same statement
+    3. Count the flaws of the plays by field and reason.
+    4. Insert the plays. What was really inserted is added to each table of metrics, in the same statement
        (metrics.py), and counted by source.
-    4. Insert the rejects, count them by reason, forget the oldest.
-    5. Move the watermark, which never goes back.
-    6. Move the offsets, and note the gaps up to there.
-    7. Add to the topic's totals, and tell of the batch in a row of its own.
+    5. Insert the rejects, count them by reason, forget the oldest.
+    6. Move the watermark, which never goes back.
+    7. Move the offsets, and note the gaps up to there.
+    8. Add to the topic's totals, and tell of the batch in a row of its own.
 
     TopicRecreatedError or OffsetsMovedBackError where the offsets do not fit; psycopg2.Error as it comes.
     Nothing is written then.
@@ -94,12 +95,13 @@ def write(connection: Any, batch: Batch, rules: Rules) -> Outcome:
     with connection, connection.cursor() as cursor:
         partitions = pc.unique(batch.rows["partition"]).to_pylist()
         covered = offsets.lock(cursor, batch.topic, batch.topic_id, partitions, batch.expected)
-        plays, rejects, tombstones = (offsets.uncovered(rows, covered) for rows in sorted_rows)
+        plays, flaws, rejects, tombstones = (offsets.uncovered(rows, covered) for rows in sorted_rows)
         records = plays.num_rows + rejects.num_rows + tombstones.num_rows
         if not records:
             return Outcome(next_offsets=covered)
         reached, gaps = offsets.reach(covered, (plays, rejects, tombstones))
         watermark = _watermark(cursor, batch.topic)
+        _count_flaws(cursor, flaws)
         accepted, late, newest = _insert_plays(cursor, plays, watermark)
         _insert_rejects(cursor, batch, rejects, rules.rejects_kept)
         if newest is not None:
@@ -156,6 +158,16 @@ def _insert_plays(
         sum(late for _, late, _ in inserted.values()),
         max(times, default=None),
     )
+
+
+def _count_flaws(cursor: Any, flaws: pa.Table) -> None:
+    counted = flaws.group_by(["field", "reason"]).aggregate([([], "count_all")])
+    for count in counted.to_pylist():
+        cursor.execute(
+            "INSERT INTO ingest_flaw_totals AS t (field, reason, plays) VALUES (%s, %s, %s) "
+            "ON CONFLICT (field, reason) DO UPDATE SET plays = t.plays + excluded.plays, updated_at = now()",
+            (count["field"], count["reason"], count["count_all"]),
+        )
 
 
 def _insert_rejects(cursor: Any, batch: Batch, rejects: pa.Table, kept: int) -> None:
@@ -254,18 +266,15 @@ SET idle_in_transaction_session_timeout = '60s';
 """
 
 _STORED = (*PLAY_COLUMNS, "kafka_partition", "kafka_offset")
-# What is copied of a play: what is stored, the starts of its windows and its hashes. Types are those of the
-# tables that the rows go to.
+# What is copied of a play: what is stored, and the starts of its windows. Types are those of the tables that
+# the rows go to.
 _INCOMING = sql.SQL(
     "CREATE TEMPORARY TABLE IF NOT EXISTS incoming ON COMMIT DELETE ROWS AS "
-    "SELECT {stored}, {windows}, {hashes} FROM stream_events WITH NO DATA"
+    "SELECT {stored}, {windows} FROM stream_events WITH NO DATA"
 ).format(
     stored=metrics.columns(_STORED),
     windows=sql.SQL(", ").join(
         sql.SQL("NULL::timestamptz AS {}").format(sql.Identifier(name)) for name in metrics.WINDOWS
-    ),
-    hashes=sql.SQL(", ").join(
-        sql.SQL("NULL::bigint AS {}").format(sql.Identifier(sketch.hashed)) for sketch in metrics.SKETCHES
     ),
 )
 _INCOMING_REJECTS = sql.SQL(

@@ -1,4 +1,4 @@
-"""The law of an event, for whatever may come: a play as the contract has it, or one of the known reasons."""
+"""The contract of an event, for whatever may come: a play as the contract has it, or one of the known reasons."""
 
 import datetime as dt
 import unicodedata
@@ -24,7 +24,7 @@ PLAY = {
 def verdict(value: bytes) -> dict[str, Any] | str:
     """The play, or the reason why it is none."""
     try:
-        return event.judge(value, NOW)
+        return event.parse_event(value, NOW).play
     except event.Rejected as reject:
         reason = reject.reason
     assert reason in event.REASONS
@@ -58,7 +58,10 @@ def test_a_stored_play_sent_again_is_the_same(value: bytes) -> None:
     if isinstance(play, str):
         return
     again = {name: stored for name, stored in play.items() if stored is not None}
-    assert event.judge(encode(again | {"event_time": event.format_time(play["event_time"])}), NOW) == play
+    assert event.parse_event(encode(again | {"event_time": event.format_time(play["event_time"])}), NOW) == (
+        play,
+        (),
+    )
 
 
 @settings(deadline=None)

@@ -2,7 +2,7 @@
 -- a duplicate delivery repeats all three.
 --
 -- Generated plays (source demo) lie in one partition per UTC day, so that days older than the retention go by
--- dropping a table. Real plays (scrobble, import) stay for ever in two plain tables.
+-- dropping a table. Real plays (scrobble, import) stay for ever in one plain table, where an event_id is there once.
 
 CREATE TABLE stream_events (
     event_id          uuid        NOT NULL,
@@ -41,19 +41,18 @@ COMMENT ON COLUMN stream_events.event_time IS 'When playback started';
 COMMENT ON COLUMN stream_events.late IS 'Behind the watermark when it arrived; counted in its window all the same';
 COMMENT ON COLUMN stream_events.ingested_at IS 'Start of the transaction that wrote it; equals ingest_batches.ingested_at';
 
-CREATE TABLE stream_events_scrobble PARTITION OF stream_events FOR VALUES IN ('scrobble');
-CREATE TABLE stream_events_import PARTITION OF stream_events FOR VALUES IN ('import');
+CREATE TABLE stream_events_own PARTITION OF stream_events FOR VALUES IN ('scrobble', 'import');
 CREATE TABLE stream_events_demo PARTITION OF stream_events FOR VALUES IN ('demo') PARTITION BY RANGE (event_time);
 
-CREATE INDEX ON stream_events_scrobble (event_time);
-CREATE INDEX ON stream_events_import (event_time);
+-- One play is one play, whichever way it came first, and whatever time a sender gives it the second time.
+CREATE UNIQUE INDEX ON stream_events_own (event_id);
+CREATE INDEX ON stream_events_own (event_time);
 -- Live plays arrive nearly in order: a block range index is a thousandth of a btree's size and writes.
 CREATE INDEX ON stream_events_demo USING brin (event_time) WITH (pages_per_range = 32, autosummarize = on);
 -- "Live" asks for the plays that arrived in the last minutes. Rows lie in order of arrival, so a block range index
 -- finds them at next to no cost for the writer.
 CREATE INDEX ON stream_events_demo USING brin (ingested_at) WITH (pages_per_range = 32, autosummarize = on);
-CREATE INDEX ON stream_events_scrobble USING brin (ingested_at) WITH (pages_per_range = 32, autosummarize = on);
-CREATE INDEX ON stream_events_import USING brin (ingested_at) WITH (pages_per_range = 32, autosummarize = on);
+CREATE INDEX ON stream_events_own USING brin (ingested_at) WITH (pages_per_range = 32, autosummarize = on);
 
 -- Generated plays of days before demo_first_day.first_day lie together in stream_events_demo_old until the next
 -- expiry. So a generated history of twenty years makes one table and not seven thousand.

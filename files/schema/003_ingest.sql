@@ -58,6 +58,16 @@ CREATE TABLE ingest_limits (
 );
 COMMENT ON COLUMN ingest_limits.why IS 'What made the limit smaller; empty where it is the one of the settings';
 
+-- What was sent and is stored as unknown: the play counts, the field does not. A play that is sent twice counts twice.
+CREATE TABLE ingest_flaw_totals (
+    field      text   NOT NULL,
+    reason     text   NOT NULL,
+    plays      bigint NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (field, reason)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE ingest_flaw_totals IS 'Optional fields that made no sense and were left out, since ever';
+
 CREATE TABLE ingest_batches (
     batch             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     topic             text   NOT NULL,

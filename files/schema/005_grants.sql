@@ -19,7 +19,9 @@ GRANT SELECT, INSERT, UPDATE ON
     user_engagement_metrics, geographic_metrics, device_usage_metrics, content_performance_metrics,
     song_day_streams, genre_metrics
 TO music_writer;
-GRANT SELECT, INSERT, UPDATE ON ingest_offsets, ingest_limits, ingest_state, ingest_totals, ingest_reject_totals TO music_writer;
+GRANT SELECT, INSERT, UPDATE ON
+    ingest_offsets, ingest_limits, ingest_state, ingest_totals, ingest_reject_totals, ingest_flaw_totals
+TO music_writer;
 GRANT DELETE ON ingest_offsets TO music_writer;
 GRANT SELECT, INSERT ON ingest_gaps TO music_writer;
 GRANT SELECT, INSERT, DELETE ON ingest_batches, rejected_events TO music_writer;
@@ -28,7 +30,7 @@ GRANT SELECT ON schema_migrations, demo_first_day TO music_writer;
 GRANT SELECT ON
     stream_events, user_engagement_metrics, geographic_metrics, device_usage_metrics, content_performance_metrics,
     song_day_streams, genre_metrics, countries,
-    ingest_offsets, ingest_limits, ingest_state, ingest_totals, ingest_reject_totals, ingest_batches, ingest_gaps,
-    rejected_events,
+    ingest_offsets, ingest_limits, ingest_state, ingest_totals, ingest_reject_totals, ingest_flaw_totals,
+    ingest_batches, ingest_gaps, rejected_events,
     ingest_exactness, ingest_exactness_recent, demo_first_day, schema_migrations
 TO superset_reader;

@@ -45,6 +45,12 @@ TITLES = [
     "İ",
 ]
 ARTIST = "Café Ångström"
+# Optional fields as no sender should have them, which cost no play; most have nothing of it.
+ODD: list[dict[str, Any]] = [
+    *[{}] * 30,
+    {"duration_ms": "abc"}, {"duration_ms": 180000.0}, {"duration_ms": 2**63}, {"listened_ms": -1}, {"skipped": "true"},
+    {"liked": 1}, {"album": 1999}, {"genre": ["rock", "pop"]}, {"session_id": 17}, {"player": "a\0"}, {"os": "x" * 65},
+]  # fmt: skip
 
 count, chance = int(sys.argv[1]), random.Random(int(sys.argv[2]))  # noqa: S311
 run = f"run {int(time.time())}"
@@ -67,7 +73,7 @@ def good(**changes: Any) -> dict[str, Any]:
         "listened_ms": chance.randrange(200_000),
         "skipped": chance.random() < 0.3,
         "country": chance.choice(("DE", "JP", "xx", "", None)),
-    } | changes  # fmt: skip
+    } | chance.choice(ODD) | changes  # fmt: skip
 
 
 def encode(sent: dict[str, Any]) -> bytes:
@@ -89,13 +95,9 @@ BAD_ONES: dict[str, list[Any]] = {
         lambda: encode(good(duration_ms=float("nan"))),
     ],
     "wrong_type": [
-        lambda: encode(good(duration_ms="abc")), lambda: encode(good(title=1999)), lambda: encode(good(skipped="true")),
-        lambda: encode(good(artist={"name": "x"})), lambda: encode(good(listened_ms=1.5)),
+        lambda: encode(good(artist={"name": "x"})), lambda: encode(good(title=["a", "b"])), lambda: encode(good(user_id=[])),
     ],
-    "out_of_range": [
-        lambda: encode(good(duration_ms=99999999999999999999)), lambda: encode(good(duration_ms=2**63)),
-        lambda: encode(good(listened_ms=-1)), lambda: encode(good(event_time="1999-12-31T23:59:59Z")),
-    ],
+    "out_of_range": [lambda: encode(good(event_time="1999-12-31T23:59:59Z"))],
     "nul": [lambda: encode(good(title="a\0b")), lambda: encode(good(artist="\0"))],
     "lone_surrogate": [lambda: json.dumps(good(title="\ud83d")).encode(), lambda: json.dumps(good(artist="a\udfb5b")).encode()],
     "missing": [lambda: b"{}", lambda: encode(good(event_id=None)), lambda: encode(good(title=" \u3000"))],

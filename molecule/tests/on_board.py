@@ -29,12 +29,12 @@ def records(settings: Settings, starts: dict[int, int], ends: dict[int, int]) ->
 
 
 def valid_plays(settings: Settings, starts: dict[int, int], ends: dict[int, int]) -> Iterator[dict[str, Any]]:
-    """Those of the records that event.judge takes, as it returns them."""
+    """Those of the records that event.parse_event takes, as it returns them."""
     for record in records(settings, starts, ends):
         if record.value is not None:
             arrival = dt.datetime.fromtimestamp(record.timestamp / 1000, dt.UTC)
             with contextlib.suppress(event.Rejected):
-                yield event.judge(record.value, arrival)
+                yield event.parse_event(record.value, arrival).play
 
 
 def may_have_expired(settings: Settings, play: dict[str, Any]) -> bool:

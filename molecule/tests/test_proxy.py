@@ -67,7 +67,10 @@ def test_packages_and_app_come_through_the_proxy_and_are_open_to_the_services(
     playbook = tmp_path / "proxied-board.yml"
     playbook.write_text(PLAYBOOK, encoding="utf-8")
     (tmp_path / "group_vars").symlink_to(PROJECT / "playbooks/group_vars")
-    done = run_playbook(str(inventory), str(playbook), "-e", f"music_http_proxy=http://{GATEWAY}:{PORT}")
+    done = run_playbook(
+        str(inventory), str(playbook),
+        "-e", f"music_http_proxy=http://{GATEWAY}:{PORT}", "-e", "music_no_proxy=localhost,127.0.0.1,mirror.example",
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
     wait_for(
         "the app", lambda: proxied_board.ssh("ls /opt/music/*/installed", check=False).stdout, seconds=600

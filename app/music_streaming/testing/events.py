@@ -108,7 +108,7 @@ def sample(count: int) -> list[bytes]:
 def rejected(sent: dict[str, Any], arrival: dt.datetime) -> event.Rejected | None:
     """Why the contract rejects the event `sent`; None for a play."""
     try:
-        event.judge(encode(sent, ascii_only=False), arrival)
+        event.parse_event(encode(sent, ascii_only=False), arrival)
     except event.Rejected as reject:
         return reject
     return None
