@@ -103,7 +103,7 @@ _SPOILERS: tuple[Callable[[bytes], bytes], ...] = (
     lambda value: value.replace(b'"user_id"', b'"userId"', 1),
     lambda value: value.replace(b'"title":"', b'"title":"\\u0000', 1),
     lambda value: value.replace(b'"artist":"', b'"artist":"\xff\xfe', 1),
-    lambda value: value.replace(b'"listened_ms":', b'"listened_ms":-1', 1),
+    lambda value: value.replace(b'"source":"', b'"source":"radio ', 1),
     lambda value: b"[" + value + b"]",
     lambda value: b"play " + value,
     lambda value: b"",
