@@ -39,11 +39,6 @@ class Topic:
     partitions: int
     config: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def disk_budget(self) -> int:
-        """Bytes that one replica takes at most."""
-        return self.partitions * (int(self.config["retention.bytes"]) + int(self.config["segment.bytes"]))
-
 
 def wanted_topics(kafka: KafkaSettings, files: Path) -> list[Topic]:
     """The topics of `files`/topics.yml with the names and overrides of `kafka`, events first."""

@@ -68,7 +68,7 @@ class _Modelled(Live):
 
     def _from(self, now_ms: int) -> Iterator[Record]:
         begin = floor_hour(now_ms) - _LOOK_BACK_HOURS * HOUR_MS
-        for _, arrivals in self._world.arrivals(begin, now_ms, None, self._bad_data):
+        for arrivals in self._world.arrivals(begin, now_ms, None, self._bad_data):
             # Random, yet the same for a play and its copy.
             ids = event_ids(scatter(arrivals.high, self._salt), scatter(arrivals.low, self._salt))
             yield from map(Record, *self._world.written(arrivals, ids))

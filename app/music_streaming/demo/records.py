@@ -24,9 +24,8 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The records that arrived within one hour, in order of arrival; `until_ms` is the end of that hour."""
+    """The records that arrived within one hour, in order of arrival."""
 
-    until_ms: int
     due_ms: list[int]
     keys: list[bytes]
     values: list[bytes]
@@ -82,7 +81,8 @@ def tails(rows: Plays, songs: Sequence[str], people: Sequence[str]) -> list[str]
 
 def times(moments_ms: Ints) -> list[str]:
     """Moments in Unix ms as `value` wants them."""
-    return np.datetime_as_string(moments_ms.astype("datetime64[ms]")).tolist()
+    texts: list[str] = np.datetime_as_string(moments_ms.astype("datetime64[ms]")).tolist()
+    return texts
 
 
 def event_ids(high: np.ndarray, low: np.ndarray, version: int = 4) -> list[str]:

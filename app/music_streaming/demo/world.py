@@ -81,17 +81,17 @@ class World:
         for moment in (start_ms, end_ms):
             if moment != floor_hour(moment):
                 raise ValueError(f"{moment} ms found, wanted a whole hour; use floor_hour().")
-        for until, arrivals in self.arrivals(start_ms, start_ms, end_ms, bad_data):
+        for arrivals in self.arrivals(start_ms, start_ms, end_ms, bad_data):
             if since_ms is not None:
                 arrivals = arrivals.take(arrivals.plays.start_ms >= since_ms)  # noqa: PLW2901
             if recorder is not None:
                 recorder.add(arrivals)
             ids = event_ids(arrivals.high, arrivals.low, version=8)
-            yield Block(until, *self.written(arrivals, ids))
+            yield Block(*self.written(arrivals, ids))
 
     def arrivals(
         self, begin_ms: int, start_ms: int, end_ms: int | None, bad_data: BadData
-    ) -> Iterator[tuple[int, Arrivals]]:
+    ) -> Iterator[Arrivals]:
         """Arrivals by hour, of sessions begun from `begin_ms` on; only those due in [start, end)."""
         waiting: Arrivals | None = None
         hour = begin_ms
@@ -106,7 +106,7 @@ class World:
             if hour < start_ms:
                 ready = ready.take(ready.due_ms >= start_ms)
             if until > start_ms:
-                yield until, ready
+                yield ready
             hour = until
 
     def _sent(self, hour_ms: int, bad_data: BadData, end_ms: int | None) -> Arrivals:

@@ -17,7 +17,6 @@ from music_streaming.testing.postgres import Database
 from test_table import NOW, batch, play, rows
 
 DELAY = 600
-REAL = ("scrobble", "import")
 
 
 def both(start: int, count: int) -> list[dict[str, Any]]:
