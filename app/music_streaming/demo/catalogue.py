@@ -256,7 +256,8 @@ def _bent_law(artists: int) -> Floats:
     weights = ranks**-0.54
     weights[100:] = 100**-0.54 * (ranks[100:] / 100) ** -0.93
     weights[2500:] = 100**-0.54 * 25**-0.93 * (ranks[2500:] / 2500) ** -1.0
-    return weights / weights.sum()
+    shares: Floats = weights / weights.sum()
+    return shares
 
 
 def _song_weights(rng: np.random.Generator, artist: Ints, starts: Ints, artist_weight: Floats) -> Floats:
@@ -270,7 +271,8 @@ def _song_weights(rng: np.random.Generator, artist: Ints, starts: Ints, artist_w
     weight = raw / totals[artist] * artist_weight[artist]
     unasked = np.argsort(np.round(weight, 12), kind="stable")[: int(songs * _UNASKED)]
     weight[unasked] = 0.0
-    return np.round(weight / weight.sum(), 12)
+    shares: Floats = np.round(weight / weight.sum(), 12)
+    return shares
 
 
 def _artist_names(rng: np.random.Generator, vocabularies: Sequence[Vocabulary], order: Ints) -> list[str]:

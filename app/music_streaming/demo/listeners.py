@@ -249,7 +249,8 @@ def _places(rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:
 def _curve(points: tuple[tuple[int, float], ...]) -> Floats:
     """Values for the ages 13 to 80 on the straight lines between `points`."""
     ages, values = zip(*points, strict=True)
-    return np.round(np.interp(np.arange(13, 81), ages, values), 6)
+    curve: Floats = np.round(np.interp(np.arange(13, 81), ages, values), 6)
+    return curve
 
 
 def _devices(rng: np.random.Generator, country: Ints) -> Ints:

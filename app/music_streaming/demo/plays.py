@@ -223,14 +223,16 @@ def _within(catalogue: Catalogue, genre: Ints, draw: Floats) -> Floats:
     edges = np.concatenate(([0.0], catalogue.cumulative))
     low = np.append(edges[catalogue.genre_range[:, 0]], 0.0)
     high = np.append(edges[catalogue.genre_range[:, 1]], edges[-1])
-    return low[genre] + draw * (high - low)[genre]
+    places: Floats = low[genre] + draw * (high - low)[genre]
+    return places
 
 
 def _device_kind(rng: np.random.Generator, listeners: Listeners, sessions: Sessions) -> Ints:
     owned = listeners.devices[sessions.listener] >= 0
     weights = np.cumsum(owned * _DEVICE_BY_PART[_PART_OF_HOUR[sessions.local_hour]], axis=1)
     position = rng.random(len(weights)) * weights[:, -1]
-    return np.minimum((weights <= position[:, None]).sum(axis=1), len(DEVICE_TYPES) - 1)
+    kinds: Ints = np.minimum((weights <= position[:, None]).sum(axis=1), len(DEVICE_TYPES) - 1)
+    return kinds
 
 
 def _patience(draw: Floats, duration: Ints) -> Ints:

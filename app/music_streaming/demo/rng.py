@@ -1,10 +1,8 @@
 """Chance that is the same on every machine.
 
 Only PCG64 bits, their 53-bit uniforms and integer hashes are drawn; numpy's `normal`, `poisson` or `uniform`
-call
-libm and may be compiled with fused multiply-add on arm64, so that the last bit differs. What needs a curve is
-read
-from a table that was rounded when it was built.
+call libm and may be compiled with fused multiply-add on arm64, so that the last bit differs. What needs a
+curve is read from a table that was rounded when it was built.
 """
 
 from __future__ import annotations

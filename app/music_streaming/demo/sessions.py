@@ -150,7 +150,8 @@ def _drawn(listeners: Listeners, day: int) -> Sessions:
 
 def _lengths(rng: np.random.Generator, pace: Floats) -> Ints:
     minutes = _MEDIAN_MINUTES * np.round(np.exp(_LENGTH_SPREAD * normal(rng, len(pace)) + _PACE * pace), 6)
-    return (np.clip(minutes, 1.0, _LONGEST_MINUTES) * 60_000).astype(np.int64)
+    lengths_ms: Ints = (np.clip(minutes, 1.0, _LONGEST_MINUTES) * 60_000).astype(np.int64)
+    return lengths_ms
 
 
 def begun_at(rng: np.random.Generator, listeners: Listeners, moment_ms: int, count: int) -> Sessions:
