@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import psycopg2
 import pytest
 
 from music_streaming.table import Rules, prepare_session
+from music_streaming.testing import wait_for
 from music_streaming.testing.postgres import Database
 from music_streaming.watchdog import StopFlag
 from music_streaming.writer import BatchWriter, Position, Written
@@ -43,10 +43,7 @@ class Bench:
         self.writer.write(rows(*values, start=start), NOW, self.committed.append)
 
     def wait_until(self, what: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + LIMIT_SECONDS
-        while not what():
-            assert time.monotonic() < deadline, (self.retries, self.committed)
-            time.sleep(0.02)
+        assert wait_for(what, bool, LIMIT_SECONDS), (self.retries, self.committed)
 
     def slow_down(self, seconds: float) -> None:
         self.database.rows(

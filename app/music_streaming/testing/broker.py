@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 import warnings
 from pathlib import Path
 
@@ -19,7 +18,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from music_streaming.broker import admin, end_offsets
 
-from music_streaming.testing import FILES, free_ports
+from music_streaming.testing import FILES, free_ports, wait_for
 
 IMAGE = FILES / "images" / "kafka"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "music-streaming"
@@ -124,18 +123,15 @@ class Broker:
         """Start, and wait until it answers."""
         log = self._folder / "log"
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
+            process = self._process = subprocess.Popen(
                 self._command("kafka.Kafka", self._properties),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 # Ctrl-C on a terminal is for whoever made it.
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._listens():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the broker did not start:\n{log.read_text(errors='replace')[-4000:]}")
-            time.sleep(0.2)
+        if not wait_for(self._listens, bool, START_SECONDS, ended=lambda: process.poll() is not None):
+            raise RuntimeError(f"the broker did not start:\n{log.read_text(errors='replace')[-4000:]}")
 
     def _listens(self) -> bool:
         with socket.socket() as probe:

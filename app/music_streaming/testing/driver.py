@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from music_streaming.testing import wait_for
 
 LIMIT_SECONDS = 180
 
@@ -61,12 +62,14 @@ class Driver:
     def wait_until(self, what: Callable[[], Any], wanted: Any) -> None:
         """Wait until what() gives wanted; fails with what was seen and the log."""
         assert self._process
-        deadline = time.monotonic() + LIMIT_SECONDS
-        while (seen := what()) != wanted:
-            if time.monotonic() > deadline or self._process.poll() is not None:
-                said = self.log.read_text(errors="replace")[-6000:]
-                raise AssertionError(f"saw {seen}, wanted {wanted}\n{said}")
-            time.sleep(0.1)
+        seen = wait_for(
+            what, lambda found: bool(found == wanted), LIMIT_SECONDS, ended=lambda: not self.alive
+        )
+        if seen != wanted:
+            raise AssertionError(f"saw {seen}, wanted {wanted}\n{self.said[-6000:]}")
+
+    def _ended(self) -> bool:
+        return not self.alive
 
     @property
     def alive(self) -> bool:

@@ -35,6 +35,7 @@ from music_streaming.demo.expected import read_header
 from music_streaming.demo.live import live
 from music_streaming.demo.world import World
 from music_streaming.settings import KafkaSettings, Settings
+from music_streaming.testing import wait_for
 from music_streaming.testing.broker import Broker
 from music_streaming.testing.driver import LIMIT_SECONDS, Driver
 from music_streaming.testing.postgres import Database
@@ -73,10 +74,7 @@ def begun(board: Settings, driver: Driver, files: Path) -> Iterator[subprocess.P
 
 
 def wait_until(what, seen=lambda: "") -> None:
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while not what():
-        assert time.monotonic() < deadline, f"not within {LIMIT_SECONDS} s {seen()}"
-        time.sleep(0.1)
+    assert wait_for(what, bool, LIMIT_SECONDS), f"not within {LIMIT_SECONDS} s {seen()}"
 
 
 def failing(sample) -> list[str]:

@@ -23,6 +23,7 @@ from music_streaming.demo.producer import (
     notify,
 )
 from music_streaming.settings import KafkaSettings, PathSettings, ProducerSettings, Settings
+from music_streaming.testing import wait_for
 from music_streaming.testing.broker import Broker
 from music_streaming.topic import ensure_topics
 
@@ -63,10 +64,7 @@ class Steady(Iterator[Play]):
 
 
 def wait_until(what: str, condition, seen=lambda: "", seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"no {what} within {seconds} s {seen()}"
-        time.sleep(0.05)
+    assert wait_for(condition, bool, seconds), f"no {what} within {seconds} s {seen()}"
 
 
 class Running:

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 
 import click
-import tenacity
 from rich.console import Console
 from rich.live import Live
 
 from music_streaming.error import MusicError
+from music_streaming.testing import wait_for
 from music_streaming.testing.trial.numbers import Numbers, look, picture
 from music_streaming.testing.trial.services import Flow, TrialError, flow
 from music_streaming.watchdog import StopFlag
@@ -63,13 +63,7 @@ def settle(parts: Flow, console: Console) -> bool:
     """End the producer, wait until the job has written all of its plays, and validate."""
     console.print("Ending the producer, and waiting until all of its plays are in the tables")
     parts.producer.end(signal.SIGTERM)
-    waiting = tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda numbers: numbers.waiting > 0),
-        stop=tenacity.stop_after_delay(SETTLE_SECONDS),
-        wait=tenacity.wait_fixed(0.5),
-        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
-    )
-    numbers: Numbers = waiting(look, parts.settings)
+    numbers = wait_for(lambda: look(parts.settings), lambda seen: not seen.waiting, SETTLE_SECONDS, every=0.5)
     if numbers.waiting:
         raise TrialError.of(
             "Spark job",
