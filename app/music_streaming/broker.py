@@ -104,7 +104,7 @@ def reader(bootstrap: str) -> contextlib.closing[KafkaConsumer]:
 
 
 def producer(kafka: KafkaSettings, max_size: int) -> KafkaProducer:
-    """A client that doubles and loses nothing; max_size: bytes of a record. KafkaError without a broker."""
+    """A client that repeats and loses nothing; max_size: bytes of a record. KafkaError without a broker."""
     milliseconds = int(CONNECT_SECONDS * 1000)
     return KafkaProducer(
         bootstrap_servers=kafka.bootstrap.split(","),
@@ -126,7 +126,7 @@ def producer(kafka: KafkaSettings, max_size: int) -> KafkaProducer:
 
 
 def close_producer(client: KafkaProducer) -> None:
-    """Close at once; what is still on its way fails."""
+    """Close at once; records not yet acknowledged fail."""
     # close() flushes first, and raises when the broker is away, leaving its thread at work. No public
     # way to give up exists, so the thread is told first.
     client._sender.force_close()

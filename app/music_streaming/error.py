@@ -13,7 +13,7 @@ class MusicError(Exception):
 
     @classmethod
     def of(cls, subject: str, *, found: str, wanted: str, remedy: str) -> Self:
-        """The error as one sentence of the house's form."""
+        """The error in the common form: part, found, wanted, remedy."""
         return cls(f"{subject}: found {found}, wanted {wanted}. Remedy: {remedy}")
 
 

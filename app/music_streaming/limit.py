@@ -1,4 +1,4 @@
-"""How many records a micro-batch may have: less after one that was too large or too slow, then more again."""
+"""How many records a micro-batch may have: fewer after one too large or too slow, then more again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 # A batch may take this part of the time after which the job counts as stalled.
 SLOW = 1 / 3
-# What a smaller or larger batch is to take: well below.
+# What a new limit aims at, as a part of that.
 AIM = 1 / 2
 FALL = 10
 RISE = 2
@@ -32,7 +32,7 @@ class BatchLimit:
     _proof: int = PROOF
 
     def failed(self, why: str) -> bool:
-        """A batch did not end well, being too large or too slow. False where it cannot be smaller."""
+        """A batch was too large or too slow. False where it cannot be smaller."""
         if self.now == 1:
             return False
         self._fall(max(self.now // FALL, 1), why)
@@ -42,7 +42,7 @@ class BatchLimit:
         """A batch of `records` took `seconds`; returns whether the limit is another one now."""
         slow = self.stall_seconds * SLOW
         if seconds > slow:
-            # Not down to nothing for one hour in which the whole board was asleep.
+            # One batch during which the whole board was suspended must not lower it to almost nothing.
             fits = max(int(records * slow * AIM / seconds), self.now // FALL, 1)
             if fits >= self.now:
                 return False

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class TopicRecreatedError(MusicError):
-    """The topic is another one than the offsets in the database belong to."""
+    """The stored offsets belong to another topic of the same name."""
 
 
 class OffsetsMovedBackError(MusicError):
@@ -105,7 +105,7 @@ def set_offsets(
             )
         old = before.next_offsets if before and before.topic_id == topic_id else {}
         if before and before.topic_id != topic_id:
-            # How many records the old topic still held is not to be known any more.
+            # How many records the old topic still held cannot be found out any more.
             for partition, offset in before.next_offsets.items():
                 _record_gap(cursor, topic, before.topic_id, (partition, offset, None), "topic_recreated")
             cursor.execute("DELETE FROM ingest_offsets WHERE topic = %s", (topic,))

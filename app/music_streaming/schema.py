@@ -13,7 +13,7 @@ from music_streaming.error import MusicError
 from music_streaming.settings import Role, Settings
 
 _FILE_NAME = re.compile(r"\d{3}_[a-z0-9_]+\.sql")
-# Any number will do, as long as every version of this program uses the same.
+# Any number, but the same one in every version of this program.
 _LOCK = 7_306_541_902
 
 _RECORD = """

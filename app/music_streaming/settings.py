@@ -98,7 +98,7 @@ class PostgresSettings(_Section):
                 user=role,
                 password=self.password(role).get_secret_value(),
                 connect_timeout=self.connect_seconds,
-                # A network that swallows packets: TCP itself would notice after a quarter of an hour.
+                # Packets are dropped silently: TCP alone would notice after a quarter of an hour.
                 tcp_user_timeout=self.lost_seconds * 1000,
                 keepalives_idle=self.lost_seconds,
                 keepalives_interval=10,
@@ -109,7 +109,7 @@ class PostgresSettings(_Section):
         )
 
     def connect(self, role: Role, *, application: str = "music") -> connection:
-        """A new connection as `role`, for whoever keeps it; psycopg2.OperationalError where there is none.
+        """A new connection as `role`, which the caller closes; psycopg2.OperationalError where there is none.
 
         This and `connection` are the only ways to the database.
         """
@@ -318,7 +318,7 @@ def _read_toml(file: Path, *, needed: bool) -> dict[str, Any]:
 
 
 def _refuse_unknown_variables(model: type[Settings]) -> None:
-    # pydantic-settings ignores variables of unknown sections: a slip of the pen would pass unseen.
+    # pydantic-settings ignores variables of unknown sections: a typing error would go unnoticed.
     for variable in os.environ:
         section, delimiter, _ = variable.removeprefix(ENV_PREFIX).partition("__")
         if variable.startswith(ENV_PREFIX) and delimiter and section.lower() not in model.model_fields:

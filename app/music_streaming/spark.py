@@ -45,7 +45,7 @@ def session(spark: SparkSettings, application: str, scratch: Path) -> SparkSessi
         # Bytes of each heap that are set aside. The default, 300 MB, forbids a heap below 450 MB.
         "spark.testing.reservedMemory": str(64 * 1024**2),
         "spark.local.dir": str(scratch),
-        # An executor that dies again and again is started again and again: no hand is near.
+        # An executor that dies is always started again: nobody is there to do it.
         "spark.deploy.maxExecutorRetries": "-1",
         # There is one worker on most boards: waiting for a better place only delays a batch.
         "spark.locality.wait": "0",
@@ -55,7 +55,7 @@ def session(spark: SparkSettings, application: str, scratch: Path) -> SparkSessi
         "spark.sql.streaming.numRecentProgressUpdates": "2",
         # A batch too large for the driver's heap is refused before it gets there; see `too_large`.
         "spark.driver.maxResultSize": MAX_RESULT,
-        # What would be shown by the web page that is switched off, kept in the heap all the same.
+        # History for the web page, which is switched off; it would be kept in the heap all the same.
         "spark.ui.retainedJobs": "10",
         "spark.ui.retainedStages": "10",
         "spark.ui.retainedTasks": "100",

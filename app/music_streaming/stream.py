@@ -58,7 +58,7 @@ class StreamError(MusicError):
 
 
 class TopicGuard:
-    """Notices that the topic is not the one that the query began with."""
+    """Notices that the topic was deleted and created again since the query began."""
 
     def __init__(self, client: Any, position: Position, stopping: StopFlag) -> None:
         self._client = client
@@ -92,7 +92,7 @@ class TopicGuard:
 
 @dataclass
 class Parts:
-    """What a life of the job is wired of, once all of it answers."""
+    """The objects that one run of the job works with."""
 
     session: SparkSession
     scratch: Path
@@ -117,7 +117,7 @@ class Job:
         self.limit = BatchLimit(most, most, settings.spark.stall_seconds)
         self._report = Report()
         self._failure: Exception | None = None
-        # Of the query at work: what an earlier one still reads is of no use.
+        # Number of the running query: what an earlier one still reads is dropped.
         self._query = 0
         self._housekeeping = Every(HOUSEKEEPING_SECONDS, first=60)
 
@@ -174,7 +174,7 @@ class Job:
     def _begin(self) -> Position:
         """Compare what PostgreSQL remembers with what Kafka has, and store where reading starts."""
         bootstrap = self.settings.kafka.bootstrap
-        # A connection of this attempt: one that was lost before it is of no use.
+        # A new connection for each attempt: the earlier one may be lost.
         with contextlib.closing(self._connect()) as connection:
             stored = offsets.stored_offsets(connection, self.topic)
             kafka = topic_state(bootstrap, self.topic)
@@ -265,7 +265,7 @@ class Job:
             raise
 
     def _committed(self, number: int, read_seconds: float, written: Written) -> None:
-        """Take note of a batch; in the writer's thread."""
+        """Record a committed batch; runs in the writer's thread."""
         self.watchdog.moved()
         seconds = read_seconds + written.seconds
         self._report.add(written.outcome, seconds)

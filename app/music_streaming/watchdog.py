@@ -20,7 +20,7 @@ class StalledError(MusicError):
 
 
 class StopFlag:
-    """Set by SIGTERM or SIGINT, once and for ever.
+    """Set by SIGTERM or SIGINT, and never cleared.
 
     Unlike threading.Event it takes no lock: a signal handler runs between any two steps of the main thread,
     which may hold that very lock.

@@ -1,4 +1,4 @@
--- Does each row of the metrics make sense by itself?
+-- Does each row of the metrics make sense on its own?
 --
 -- Proves: no count is negative and no row empty; no more completions, skips or likes than plays; each window begins
 -- where windows begin; each sketch holds at least one listener and, within what its 2^11 registers may be off (15 % for

@@ -1,6 +1,6 @@
 """What `musicctl status` shows: units, how far the job is behind, what was counted, and the room on the disk.
 
-Each part is asked by itself, so that a broken one is reported and hides no other.
+Each service is asked on its own, so that a broken one is reported and hides no other.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from music_streaming.settings import Role, Settings
 
 JOB = "music-metrics"
 PRODUCER = "music-producer"
-# How a unit's status begins when it does not start for want of its image (run-image).
+# How the status of a unit begins that does not start because its image is missing (run-image).
 IMAGE_MISSING = "image missing"
 # A full disk stops Kafka and PostgreSQL alike; this much must be left.
 FREE_BYTES_WANTED = 1024**3
-# A gap is a loss for ever, but no longer news after this.
+# A gap is a permanent loss, but it is reported for this long only.
 GAP_NEWS = timedelta(days=1)
 
 
@@ -43,7 +43,7 @@ class Unit:
 
     @property
     def ok(self) -> bool:
-        """Running; the producer may also have been stopped."""
+        """Whether it runs; the producer may also be stopped on purpose."""
         return self.active == "active" or (self.name == PRODUCER and self.active == "inactive")
 
 
@@ -75,7 +75,7 @@ class Total:
 
 @dataclass(frozen=True)
 class Limit:
-    """How many records a batch may have, out of the setting, and why it is less, or ""."""
+    """How many records a batch may have, of the setting's number; why it is lower, or ""."""
 
     records: int
     most: int

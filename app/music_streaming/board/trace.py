@@ -91,7 +91,7 @@ def trace(settings: Settings, *, seconds: float = 60) -> list[Step]:
         return f"offset {offset} of partition {partition}"
 
     def covered() -> str:
-        # The last answer is given back as it is, when the time is over.
+        # When the time is over, the last answer is returned.
         waiting = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda reached: reached <= offset),
             stop=tenacity.stop_after_delay(seconds),
@@ -122,7 +122,7 @@ def trace(settings: Settings, *, seconds: float = 60) -> list[Step]:
 
 
 def _next_offset(settings: Settings, topic_id: str, partition: int) -> int:
-    # Offsets of a topic of the same name that is no more say nothing.
+    # Offsets of a deleted topic of the same name mean nothing.
     with (
         settings.postgres.connection(Role.READER, application="musicctl-trace") as connection,
         connection.cursor() as cursor,

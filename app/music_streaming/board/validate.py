@@ -20,7 +20,7 @@ from music_streaming.snapshot import Snapshot, snapshot
 
 @dataclass(frozen=True)
 class Check:
-    """One answer to a question. A note is worth knowing and makes nothing wrong."""
+    """One answer to a question. A note is information and never a failure."""
 
     name: str
     ok: bool

@@ -38,7 +38,7 @@ POLL_SECONDS = 0.2
 
 
 class HistoryError(MusicError):
-    """A history that cannot be sent, or of which the tables cannot be told to be true."""
+    """A history that cannot be sent, or that the tables do not hold."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Plan:
 
         wanted = settings.producer
         end_ms = floor_hour(int(now.timestamp() * 1000))
-        # Older raw plays would expire as they come.
+        # Older raw plays would expire as soon as they are stored.
         days = min(wanted.history_days, settings.stream.demo_retention_days)
         # A clock that was ahead in the past cannot be told any more: the play would only be a wrong one, and
         # those behind it in the topic would count as late.
@@ -80,7 +80,7 @@ class Plan:
 
     @classmethod
     def read(cls, path: Path) -> Plan | None:
-        """The plan of an earlier run; None where there is none that this version can repeat."""
+        """The plan of an earlier run; None if there is none, or one that this version cannot repeat."""
         from music_streaming.demo.world import VERSION  # noqa: PLC0415
 
         with contextlib.suppress(FileNotFoundError, KeyError, TypeError, ValueError):
@@ -90,7 +90,7 @@ class Plan:
         return None
 
     def write(self, path: Path) -> None:
-        """Write it whole or not at all."""
+        """Write it atomically."""
         part = path.with_suffix(".part")
         part.write_text(json.dumps(self.__dict__), encoding="utf-8")
         _settle(part, path)
@@ -138,7 +138,7 @@ def backfill(
 
 
 def _plan(settings: Settings) -> tuple[Plan, int]:
-    """That of an earlier run as long as any of it is new enough, else one of now; and the horizon in ms."""
+    """The plan of an earlier run while any of its plays is new enough, else a new one; the horizon in ms."""
     now = datetime.now(UTC)
     since_ms = _horizon_ms(settings, now)
     plan = Plan.read(plan_file(settings))
@@ -183,7 +183,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _settle(part: Path, path: Path) -> None:
-    """Give a written file its name: after a power cut it is there whole, or not at all."""
+    """Rename a written file atomically: after a power cut it is complete or absent."""
     with part.open("rb") as file:
         os.fsync(file.fileno())
     part.replace(path)
@@ -195,9 +195,9 @@ def _producer(settings: ProducerSettings, plan: Plan) -> ProducerSettings:
 
 
 def _horizon_ms(settings: Settings, now: datetime) -> int:
-    """Plays before this may have expired since an earlier run sent them: nothing would know them again.
+    """Plays before this may have expired since an earlier run sent them: they would count twice.
 
-    An hour ahead, lest midnight come in between.
+    Computed an hour ahead, in case midnight passes meanwhile.
     """
     day = (now + timedelta(hours=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     return int((day - timedelta(days=settings.stream.demo_retention_days)).timestamp() * 1000)

@@ -18,7 +18,7 @@ def compare_tables(settings: Settings, path: Path) -> Comparison:
     """Compare the tables with the file of expected metrics at `path` (music_streaming.demo.expected).
 
     Live plays that fall into the history's windows (those of phones that were offline, or begun before its
-    end) are known by their event_ids and taken off again; listeners are then not compared in their rows, for
+    end) are told by their event_ids and subtracted; listeners are then not compared in their rows, for
     a sketch forgets nobody. So only windows whose raw plays have not expired can be compared: MusicError
     where there are none.
     """

@@ -174,7 +174,7 @@ class Listeners:
             state, mood = self._step(at, state, mood)
         self._life = (at, state, mood)
         subscriptions = np.where(state == _GONE, -1, np.where(state == _FREE, 0, self.plan))
-        subscriptions[0] = max(subscriptions[0], 0)  # Somebody is always there, in the smallest world too.
+        subscriptions[0] = max(subscriptions[0], 0)  # One is always active, in the smallest world too.
         return subscriptions
 
     def _first_states(self) -> tuple[Ints, Floats]:

@@ -1,4 +1,4 @@
-"""Records for ever: as many as the population would play, or a fixed number a second."""
+"""An endless stream of records: as many as the population would play, or a fixed number a second."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Charts:
         self.cumulative = running(np.where(self.out, catalogue.weight, 0))
         fresh = self.out & (age < FRESH_DAYS) & (catalogue.weight > 0)
         self.fresh = np.flatnonzero(fresh)
-        # Square root: a new song of a small artist has its moment too.
+        # Square root: new songs of less popular artists are played too.
         self.fresh_cumulative = running(np.sqrt(catalogue.weight[fresh]) * np.exp(-age[fresh] / 7.0))
         since_friday = (day - 1) % 7
         always, at_first = _NEW_ROUND

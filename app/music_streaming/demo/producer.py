@@ -53,11 +53,11 @@ class Tally:
 
     @property
     def waiting(self) -> int:
-        """Handed to the client and not yet answered for."""
+        """Handed to the client and not yet acknowledged."""
         return self.sent - self.delivered - self.failed - self.too_large
 
     def since(self, earlier: Tally) -> Tally:
-        """What came after `earlier`."""
+        """The difference from `earlier`."""
         return Tally(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
 
     def __str__(self) -> str:
@@ -81,7 +81,7 @@ class InFlight:
 
     @property
     def counts(self) -> Tally:
-        """The counts of this moment."""
+        """The current counts."""
         return self._counts
 
     def send(self, size: int) -> None:
@@ -135,7 +135,7 @@ class Producer:
 
     @property
     def counts(self) -> Tally:
-        """The counts of this moment."""
+        """The current counts."""
         return self._in_flight.counts
 
     def run(self, count: int | None = None) -> Tally:

@@ -16,7 +16,7 @@ from music_streaming.settings import Role, Settings
 def remove(settings: Settings) -> int:
     """Wait until the job has stored all that is in Kafka, then delete; returns how many plays there were.
 
-    The producer must have been stopped. Whenever it is cut off, to run it again ends it. HistoryError where
+    The producer must have been stopped. If it is interrupted, run it again. HistoryError where
     the job stands still, psycopg2.Error as it comes.
     """
     Lag(settings, ends=broker.ends_of_topic(settings.kafka)).wait_until_stored()

@@ -1,4 +1,4 @@
-"""Chance that is the same on every machine.
+"""Random numbers that are the same on every machine.
 
 Only PCG64 bits, their 53-bit uniforms and integer hashes are drawn; numpy's `normal`, `poisson` or `uniform`
 call libm and may be compiled with fused multiply-add on arm64, so that the last bit differs. What needs a
@@ -24,7 +24,7 @@ _GOLDEN, _MIX1, _MIX2 = (
 
 
 def generator(*key: int) -> np.random.Generator:
-    """An own stream of chance for each `key`, e.g. (seed, what for, which hour); all numbers >= 0."""
+    """A generator of its own for each `key`, e.g. (seed, what for, which hour); all numbers >= 0."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
 
@@ -72,7 +72,7 @@ def log_uniform(rng: np.random.Generator, low: int, high: int, count: int) -> In
 
 
 def scatter(*parts: Ints | int) -> Words:
-    """A 64-bit hash of whole numbers, element by element (splitmix64): chance that can be asked again."""
+    """A 64-bit hash of whole numbers, element by element (splitmix64): a repeatable random number."""
     state = np.zeros(1, dtype=np.uint64)
     for part in parts:
         state = (state ^ np.asarray(part).astype(np.uint64)) + _GOLDEN

@@ -23,7 +23,7 @@ from music_streaming.testing import FILES, free_ports, wait_for
 IMAGE = FILES / "images" / "kafka"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "music-streaming"
 START_SECONDS = 120
-# Less than a test may take, so that what was said is shown.
+# Less than a test's time limit, so that the output is shown.
 FETCH_SECONDS = 240
 
 
@@ -127,7 +127,7 @@ class Broker:
                 self._command("kafka.Kafka", self._properties),
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C on a terminal is for whoever made it.
+                # Ctrl-C on the terminal must not reach it.
                 start_new_session=True,
             )
         if not wait_for(self._listens, bool, START_SECONDS, ended=lambda: process.poll() is not None):
@@ -147,7 +147,7 @@ class Broker:
             return sum(end_offsets(client, topic).values())
 
     def kill(self) -> None:
-        """Pull the plug of the process."""
+        """Kill the process, as a power cut would."""
         if self._process:
             self._process.kill()
             self._process.wait()

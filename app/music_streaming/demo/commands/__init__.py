@@ -7,8 +7,8 @@ import click
 from music_streaming.terminal import Lazy, LazyGroup
 
 COMMANDS = {
-    "start": Lazy(f"{__name__}.service:start", "Let it play."),
-    "stop": Lazy(f"{__name__}.service:stop", "Silence it, until `start` or the next boot."),
+    "start": Lazy(f"{__name__}.service:start", "Start the service."),
+    "stop": Lazy(f"{__name__}.service:stop", "Stop it until `start` or the next boot."),
     "rate": Lazy(
         f"{__name__}.service:rate", "Play PER_SECOND plays a second, from now on and after every boot."
     ),

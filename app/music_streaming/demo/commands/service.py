@@ -17,13 +17,13 @@ RATE_FILE = Path("/etc/systemd/system/music-producer.service.d/rate.conf")
 
 @click.command()
 def start() -> None:
-    """Let it play."""
+    """Start the service."""
     systemctl("start", PRODUCER)
 
 
 @click.command()
 def stop() -> None:
-    """Silence it, until `start` or the next boot."""
+    """Stop it until `start` or the next boot."""
     systemctl("stop", PRODUCER)
 
 

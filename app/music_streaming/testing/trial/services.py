@@ -42,7 +42,7 @@ class Flow:
     environment: dict[str, str]
 
     def refuse_ended(self) -> None:
-        """TrialError with its last words where a process has ended by itself."""
+        """TrialError with the end of its log where a process has ended unexpectedly."""
         for name, process in (("Spark job", self.job), ("producer", self.producer)):
             if not process.alive:
                 raise TrialError.of(
