@@ -19,7 +19,7 @@ export MUSIC_CACHE := $(CACHE)
 # Ansible wants UTF-8, whatever this computer speaks.
 export LC_ALL := C.UTF-8
 
-.PHONY: help setup up try check down ssh test test-all test-app test-slow test-board test-faults test-fresh lint docs lock bench clean
+.PHONY: help setup up try check down ssh test test-all test-app test-slow test-board test-long test-faults test-fresh lint docs lock bench clean
 
 help: ## show these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ test-board: setup-test ## the stories on a simulated board
 	ANSIBLE_LOG_PATH=$(CURDIR)/.cache/ansible.log MUSIC_INVENTORY=$(CURDIR)/.cache/inventory/test.yml \
 	  molecule test --all --destroy $(or $(DESTROY),always)
 
+test-long: setup-test ## the stories that make boards of their own: a board in use, cloud-init, a proxy
+	pytest -p no:cacheprovider -o timeout=1800 molecule/tests/test_{used,cloud_init,proxy}.py
+
 test-faults: setup-test ## faults under load on a board of their own, in the order of SEED, the short ones ROUNDS times
 	@$(MAKE) --no-print-directory up BOARD=faults
 	python molecule/tests/faults.py --board faults --rounds $(or $(ROUNDS),1) --seed $(or $(SEED),1)
@@ -70,7 +73,7 @@ test-faults: setup-test ## faults under load on a board of their own, in the ord
 test-fresh: ## the README's two commands from a clean clone, with an empty home folder
 	molecule/fresh
 
-test-all: test test-fresh test-faults ## what is long as well: three hours on two cores
+test-all: test test-long test-fresh test-faults ## what is long as well: three hours on two cores
 
 lint: setup-test ## style and types
 	yamllint --strict .
