@@ -84,7 +84,7 @@ journalctl --no-pager >journal
 cat /etc/systemd/system/music-* >units
 ps -eo args >processes
 docker ps -q | xargs docker inspect >containers
-docker image ls -q 'music/*' | xargs docker image history --no-trunc >images
+docker image ls -q 'music/*' | xargs -n 1 docker image history --no-trunc >images
 cat /etc/music/music.toml >settings
 awk length SECRETS >/root/secrets
 grep -rlaF -f /root/secrets /root/places /opt/music /var/log /var/lib/docker /tmp
