@@ -64,10 +64,11 @@ def split(rows: pa.Table, future_tolerance: dt.timedelta) -> Rows:
 
 def _fast(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     position = rows.select(list(_POSITION))
+    fields = rows["fields"].combine_chunks()
     columns: dict[str, pa.Array] = {}
     flaws = []
     for field in event.FIELDS:
-        sent = pc.struct_field(rows["fields"].combine_chunks(), field.name)
+        sent = pc.struct_field(fields, field.name)
         if field.kind in ("time", "uuid"):  # good, or the record would be on the slow path
             columns[field.name] = sent
             continue
@@ -115,7 +116,7 @@ def _map(column: pa.Array, of: Callable[[Any], Any], kind: pa.DataType) -> pa.Ar
 
 def _flaws(position: pa.Table, field: str, reasons: pa.Array) -> pa.Table:
     flawed = position.append_column("reason", reasons).filter(pc.is_valid(reasons))
-    names = pa.array([field], pa.string()).take(pa.array([0] * flawed.num_rows, pa.int8()))
+    names = pa.array([field] * flawed.num_rows, pa.string())
     return flawed.append_column("field", names).select(FLAWS.names).cast(FLAWS)
 
 
