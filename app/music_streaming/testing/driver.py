@@ -53,10 +53,13 @@ class Driver:
         return self.exit_code()
 
     def exit_code(self) -> int:
-        """Wait for the end and return the exit code."""
+        """Wait for the end, its JVM's too, and return the exit code."""
         assert self._process
         code = self._process.wait(LIMIT_SECONDS)
-        self._process = None
+        group, self._process = self._process.pid, None
+        if not wait_for(lambda: _gone(group), bool, LIMIT_SECONDS):
+            os.killpg(group, signal.SIGKILL)
+            raise RuntimeError(f"{self._module} ended with {code}, its JVM did not in {LIMIT_SECONDS} s")
         return code
 
     def wait_until(self, what: Callable[[], Any], wanted: Any) -> None:
@@ -91,3 +94,14 @@ class Driver:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            group, self._process = self._process.pid, None
+            wait_for(lambda: _gone(group), bool, LIMIT_SECONDS)
+
+
+def _gone(group: int) -> bool:
+    """Whether no process of the group is left; one that is killed takes a moment to go."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
