@@ -32,7 +32,7 @@ from music_streaming.testing.postgres import Postgres, newest_postgres
 
 ROOT = Path(__file__).parents[1]
 DATABASE = "music_bench"
-ROLES = ("music_owner", "music_writer", "superset_reader")
+ROLES = ("music_owner", "music_writer", "music_scrobble", "superset_reader")
 LIMIT = 1.0  # seconds
 # What roles/postgres sets and a plan depends on.
 AS_ON_A_BOARD = "-c random_page_cost=1.1 -c effective_cache_size=1GB -c work_mem=16MB"

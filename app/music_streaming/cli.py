@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import psycopg2
 
 BOARD, DEMO, DASHBOARDS = (f"music_streaming.{wing}.commands" for wing in ("board", "demo", "dashboards"))
+SCROBBLE = "music_streaming.scrobble.commands"
 COMMANDS = {
     "status": Lazy(
         f"{BOARD}.status:status",
@@ -43,6 +44,7 @@ COMMANDS = {
     "schema": Lazy(
         "music_streaming.schema:schema", "Apply the migrations of files/schema that the database lacks."
     ),
+    "listener": Lazy(f"{SCROBBLE}:listener", "Real listeners and the tokens of their players."),
     "demo": Lazy(f"{DEMO}:demo", "The demo audience: generated plays of the service music-producer."),
     "dashboards": Lazy(f"{DASHBOARDS}:dashboards", "The shipped dashboards, as code."),
 }

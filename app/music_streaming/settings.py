@@ -50,6 +50,7 @@ class Role(StrEnum):
     OWNER = "music_owner"
     WRITER = "music_writer"
     READER = "superset_reader"
+    SCROBBLE = "music_scrobble"
 
 
 class _Section(BaseModel):

@@ -69,7 +69,7 @@ def database(postgres: Postgres, _template: Database) -> Iterator[Database]:
             connection.cursor().execute(
                 f"REVOKE ALL ON DATABASE {database.name} FROM PUBLIC;"
                 f"GRANT CONNECT, TEMPORARY ON DATABASE {database.name} TO music_writer;"
-                f"GRANT CONNECT ON DATABASE {database.name} TO superset_reader"
+                f"GRANT CONNECT ON DATABASE {database.name} TO superset_reader, music_scrobble"
             )
         yield database
 

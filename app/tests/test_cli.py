@@ -45,7 +45,18 @@ def test_help_is_quick_and_knows_every_command(files):
     done = process("--help", files=files)
     assert time.monotonic() - begun < 2
     assert done.returncode == 0
-    for name in ("status", "validate", "trace", "sql", "topics", "schema", "sbom", "demo", "dashboards"):
+    for name in (
+        "status",
+        "validate",
+        "trace",
+        "sql",
+        "topics",
+        "schema",
+        "sbom",
+        "listener",
+        "demo",
+        "dashboards",
+    ):
         assert f"\n  {name} " in done.stdout
 
 

@@ -137,7 +137,7 @@ def test_role_cannot(database: Database, role: str, statement: str) -> None:
 def test_reader_reads_every_table_and_view(database: Database) -> None:
     names = database.rows(
         "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace "
-        "AND relkind IN ('r', 'p', 'v') AND NOT relispartition"
+        "AND relkind IN ('r', 'p', 'v') AND NOT relispartition AND relname <> 'listener_tokens'"  # it has hashes
     )
     for (name,) in names:
         database.rows(f'SELECT * FROM "{name}" LIMIT 1')

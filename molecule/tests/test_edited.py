@@ -58,7 +58,9 @@ def test_a_password_that_its_user_chose_stays(board, play):
             admin.put("/api/v1/me/", json={"password": "another-Admin-pass.1"}).raise_for_status()
 
 
-@pytest.mark.parametrize("role", ["music_owner", "music_writer", "superset_reader", "superset"])
+@pytest.mark.parametrize(
+    "role", ["music_owner", "music_writer", "music_scrobble", "superset_reader", "superset"]
+)
 def test_roles_of_the_database_have_the_new_password_only(board, role):
     database = "superset" if role == "superset" else "music_streaming"
 

@@ -1,0 +1,1 @@
+"""The scrobble server: plays of real players, by the protocols that players speak, into Kafka."""
