@@ -1,0 +1,1 @@
+"""Listening histories: exports of other services to plays of the topic, and plays to an export."""
