@@ -27,6 +27,10 @@ LEVELS = {
 LISTED_ONLY = 256 * 1024
 # Of services that come and go by themselves.
 PASSING = ("systemd-private-",)
+# Of the system's own, in lines of `changes`: backups of the account tools, locks that are gone with the next boot.
+OF_THE_SYSTEM = (
+    r"files (/etc/(passwd|group|shadow|gshadow|subuid|subgid)-|/run/(adduser|ufw\.lock|xtables\.lock)): "
+)
 
 Snapshot = dict[str, dict[str, str]]
 

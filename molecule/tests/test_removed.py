@@ -11,14 +11,10 @@ import re
 import pytest
 
 from conftest import BARE, CONTAINERS, UNITS, Board, wait_for
-from snapshot import changes
+from snapshot import OF_THE_SYSTEM, changes
 
 # What other stories have installed and left.
 GUESTS = "exfat-fuse exfatprogs libfaketime"
-# Of the system's own: backups of the account tools, locks that are gone with the next boot.
-OF_THE_SYSTEM = (
-    r"files (/etc/(passwd|group|shadow|gshadow|subuid|subgid)-|/run/(adduser|ufw\.lock|xtables\.lock)): "
-)
 # Accounts that own data stay, and with them their lines.
 OF_THE_DATA = r"files (/etc/music|/var/lib/music)[/:]|files /etc/(passwd|group|shadow|gshadow): |(users|groups) music-[a-z]+: absent"
 

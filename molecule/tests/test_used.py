@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from conftest import Board, run_playbook, wait_for
+from snapshot import OF_THE_SYSTEM, changes
 
 # The play of the checks before the first change, and nothing else.
 CHECKS = ("site.yml", "--tags", "always")
@@ -24,11 +26,18 @@ HANGS = """\
 case "$*" in *--fsys-tarfile*zstd*) touch /run/unpacking; exec sleep infinity;; esac
 exec /usr/bin/dpkg-deb.whole "$@"
 """
+# An owner's firewall and certificate, and a shop in a container.
 SHOP = """\
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q >/dev/null
-apt-get install -y -q --no-install-recommends docker.io docker-cli iptables busybox-static >/dev/null
+apt-get install -y -q --no-install-recommends docker.io docker-cli iptables busybox-static openssl ufw >/dev/null
+ufw allow 22/tcp
+ufw allow from 198.51.100.0/24 to any port 445 proto tcp comment shares
+ufw --force enable
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=Shop' -keyout /dev/null \\
+  -out /usr/local/share/ca-certificates/shop.crt
+update-ca-certificates
 mkdir -p /etc/docker /srv/shop/bin
 printf '{"data-root": "/srv/docker", "log-opts": {"max-size": "10m"}}' >/etc/docker/daemon.json
 systemctl restart docker
@@ -39,6 +48,9 @@ docker network create yard
 docker volume create till
 docker run --detach --name web --network yard --publish 9000:80 shop/web:1 /bin/busybox httpd -f -p 80 -h /
 """
+SHOP_RUNS = (
+    "sudo docker inspect --format '{{.State.StartedAt}} {{.State.Running}}' web; cat /etc/docker/daemon.json"
+)
 # What must not change: a container that runs since the same moment, images, networks, volumes, Docker's own settings.
 SHOP_STATE = (
     "sudo docker inspect --format '{{.State.StartedAt}} {{.State.Running}}' web; sudo docker image ls --quiet;"
@@ -173,6 +185,12 @@ def test_an_account_of_an_earlier_installation_passes(board, play):
         board.ssh("sudo sh -ec 'userdel music; userdel music-kafka'")
 
 
+def test_a_board_that_is_set_up_in_part_is_removed(board, play):
+    done = play("playbooks/remove.yml", "-e", "remove_data=true")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert board.ssh("ls /etc/music /etc/systemd/system/music*", check=False).stdout == ""
+
+
 def test_a_docker_in_use_is_refused_by_name(board, play):
     """Settings, container, image, volume and network; and the container also while Docker is stopped."""
     board.ssh(f"sudo sh <<'SCRIPT'\n{SHOP}SCRIPT", timeout=300)
@@ -183,15 +201,26 @@ def test_a_docker_in_use_is_refused_by_name(board, play):
     assert board.ssh(SHOP_STATE).stdout == before
 
 
-def test_a_docker_in_use_is_shared_when_told(board, play):
-    """Its container goes on as it did, and its port answers from outside through the firewall too."""
-    before = board.ssh(SHOP_STATE).stdout
-    done = play("site.yml", "--tags", "docker,firewall", "-e", "docker_shared=true")
+def test_all_goes_beside_a_docker_firewall_and_certificate_of_the_owner_and_off_again(board, play):
+    """Its container goes on as it did, and its port answers from outside; after removal all is as it was."""
+    before, runs = board.ssh(SHOP_STATE).stdout, board.ssh(SHOP_RUNS).stdout
+    bare = board.snapshot()
+    done = play("site.yml", "-e", "docker_shared=true")
     assert done.returncode == 0, done.stdout[-3000:]
-    assert board.ssh(SHOP_STATE).stdout == before
-    assert "Status: active" in board.ssh("sudo ufw status").stdout
+    assert board.ssh(SHOP_RUNS).stdout == runs
+    rules = board.ssh("sudo ufw status").stdout
+    assert "Status: active" in rules
+    assert "445/tcp" in rules
+    assert "8088" in rules
     page = board.outside("curl", "--silent", "--max-time", "5", f"http://{board.address}:9000/")
     assert page.stdout == "open\n"
+    done = play("playbooks/remove.yml", "-e", "docker_shared=true", "-e", "remove_data=true")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert board.ssh(SHOP_STATE).stdout == before
+    # Docker's own books of its data root, too.
+    allowed = f"{OF_THE_SYSTEM}|files /srv/docker/"
+    found = [line for line in changes(bare, board.snapshot()) if not re.match(allowed, line)]
+    assert found == []
 
 
 def test_settings_that_no_container_of_ours_could_run_with_are_refused(board, play):
@@ -247,6 +276,14 @@ def test_the_kernel_flag_is_set_once_with_one_restart(board, play):
     assert "changed=0" in again.stdout, again.stdout[-3000:]
     assert "but a kernel that was started by another command line" in " ".join(again.stdout.split())
     assert board.ssh(f"stat -c %Z /proc/1; {files}").stdout == booted + now
+
+
+def test_removal_takes_the_flag_out_again(board, play):
+    done = play("playbooks/remove.yml")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert board.ssh("cat /boot/firmware/cmdline.txt; head -n 1 /boot/cmdline.txt").stdout == (
+        f"{LINE}\nDO NOT EDIT THIS FILE\n"
+    )
 
 
 def test_a_placeholder_alone_is_told_and_left(board, play):
