@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from music_streaming import testing
 from snapshot import Snapshot
 
 PROJECT = Path(__file__).parents[2]
@@ -172,14 +172,10 @@ def play() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 def wait_for(what: str, ask: Callable[[], object], *, seconds: float = 60, every: float = 1) -> object:
     """The first true answer of `ask`; after `seconds` the test fails and shows the last answer."""
-    deadline = time.monotonic() + seconds
-    while True:
-        seen = ask()
-        if seen:
-            return seen
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds:.0f} s for {what}; last seen: {seen!r}")
-        time.sleep(every)
+    seen = testing.wait_for(ask, bool, seconds, every=every)
+    if not seen:
+        pytest.fail(f"waited {seconds:.0f} s for {what}; last seen: {seen!r}")
+    return seen
 
 
 def recount(board: Board) -> None:
