@@ -158,14 +158,14 @@ class StreamSettings(_Section):
 class ProducerSettings(_Section):
     """The demo producer: how fast, which population, how much bad data, how much it holds.
 
-    `pace` "rate" sends `rate` events per second; "model" lets `listeners` people play when they would.
-    `listeners` 0 takes as many as make `rate` plays a second. `report` "start" sends a play as it starts, so
-    that charts are full up to now; "end" when it is over, as real players do. `late`, `duplicate`,
-    `malformed` and `ahead` are fractions of all plays. `history_days` of history come first, once; no more
-    than [stream] demo_retention_days.
+    `pace` "model" lets `listeners` people play when they would, as in the history before; "rate" sends
+    `rate` events per second. `listeners` 0 takes as many as make `rate` plays a second. `report` "start"
+    sends a play as it starts, so that charts are full up to now; "end" when it is over, as real players do.
+    `late`, `duplicate`, `malformed` and `ahead` are fractions of all plays. `history_days` of history come
+    first, once; no more than [stream] demo_retention_days.
     """
 
-    pace: Literal["rate", "model"] = "rate"
+    pace: Literal["model", "rate"] = "model"
     report: Literal["start", "end"] = "start"
     rate: Annotated[float, Field(gt=0, le=5000)] = 20.0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42

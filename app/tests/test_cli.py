@@ -11,6 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from music_streaming import cli
+from music_streaming.demo.commands.service import environment
+from music_streaming.demo.producer import pace_of
+from music_streaming.settings import Settings
 
 
 @pytest.fixture
@@ -197,8 +200,19 @@ def test_what_the_owner_can_mend_is_a_sentence(board, monkeypatch, variable, val
 
 
 def test_demo_rate_wants_a_rate_it_can_hold():
-    for arguments in (["5001"], ["0"], [], ["5", "--reset"], ["fast"]):
-        assert musicctl("demo", "rate", *arguments).exit_code == 2
+    for arguments in (["5001"], ["0"], [], ["5", "--reset"], ["model", "--reset"], ["fast"]):
+        done = musicctl("demo", "rate", *arguments)
+        assert done.exit_code == 2
+        assert "model" in done.output, done.output
+
+
+@pytest.mark.parametrize(("pace", "says"), [("model", "as people play"), (12.5, "12.5 plays/s")])
+def test_what_demo_rate_writes_is_what_the_producer_reads(pace, says, tmp_path, monkeypatch):
+    settings = tmp_path / "music.toml"
+    settings.write_text('[producer]\npace = "rate"\nrate = 7\n')
+    for line in environment(pace):
+        monkeypatch.setenv(*line.split("="))
+    assert pace_of(Settings.load(settings).producer) == says
 
 
 EXPORT = ("demo", "export", "--from", "2026-11-20", "--until", "2026-11-21", "--listeners", "40")

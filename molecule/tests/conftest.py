@@ -178,6 +178,16 @@ def wait_for(what: str, ask: Callable[[], object], *, seconds: float = 60, every
     return seen
 
 
+@contextlib.contextmanager
+def playing(board: Board, rate: float) -> Iterator[None]:
+    """The demo audience at so many plays a second; afterwards as the settings say."""
+    board.ssh(f"sudo musicctl demo rate {rate:g}")
+    try:
+        yield
+    finally:
+        board.ssh("sudo musicctl demo rate --reset")
+
+
 def recount(board: Board) -> None:
     """Distinct valid event ids straight from Kafka equal the raw rows in PostgreSQL (see recount.py)."""
     count = board.script_on_board("recount.py")

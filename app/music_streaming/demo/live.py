@@ -34,11 +34,11 @@ def live(
     """Records for ever from `start_ms`: `rate` a second exactly, or None for as many as people play.
 
     At a fixed rate, who listens follows the local hours at the time. A play is reported when it ends, as
-    by a real player, so its event_time lies listened_ms before its due_ms; report="start" (fixed rate
-    only) sets event_time = due_ms, to measure latency.
+    by a real player, so its event_time lies listened_ms before its due_ms; report="start" reports it as it
+    starts (at a fixed rate event_time = due_ms, to measure latency).
     """
     if rate is None:
-        return _Modelled(world, start_ms, bad_data)
+        return _Modelled(world, start_ms, bad_data, report)
     return _Steady(world, start_ms, rate, bad_data, report)
 
 
@@ -55,8 +55,8 @@ class Live(Iterator[Record]):
 class _Modelled(Live):
     """As many records as people play: a day looks like a day."""
 
-    def __init__(self, world: World, start_ms: int, bad_data: BadData) -> None:
-        self._world, self._bad_data = world, bad_data
+    def __init__(self, world: World, start_ms: int, bad_data: BadData, report: str) -> None:
+        self._world, self._bad_data, self._at_start = world, bad_data, report == "start"
         self._salt = int.from_bytes(os.urandom(7), "big")
         self.skip_to(start_ms)
 
@@ -68,7 +68,8 @@ class _Modelled(Live):
 
     def _from(self, now_ms: int) -> Iterator[Record]:
         begin = floor_hour(now_ms) - _LOOK_BACK_HOURS * HOUR_MS
-        for arrivals in self._world.arrivals(begin, now_ms, None, self._bad_data):
+        made = self._world.arrivals(begin, now_ms, None, self._bad_data, at_start=self._at_start)
+        for arrivals in made:
             # Random, yet the same for a play and its copy.
             ids = event_ids(scatter(arrivals.high, self._salt), scatter(arrivals.low, self._salt))
             yield from map(Record, *self._world.written(arrivals, ids))

@@ -127,6 +127,7 @@ class Producer:
         self._clock_offset = 0.0
         self._last_error = ""
         self._broken = False
+        self._connected = False
         self._stopping = False
 
     def stop(self) -> None:
@@ -177,8 +178,9 @@ class Producer:
                     found = f"{type(error).__name__}: {error}"
                 else:
                     log.info("connected to %s, topic %s", self._kafka.bootstrap, self._kafka.topic)
-                    self._broken = False
+                    self._broken, self._connected = False, True
                     return client
+            self._connected = False
             if attempt == 0:
                 log.warning("waiting for Kafka: found %s", found)
             self._last_error = found
@@ -267,13 +269,15 @@ class Producer:
         now = time.monotonic()
         if now >= self._status_at:
             self._status_at = now + STATUS_SECONDS
-            notify(f"STATUS={self.counts}, {self.counts.waiting} waiting")
+            notify(f"STATUS={pace_of(self._settings)}: {self.counts}, {self.counts.waiting} waiting")
         if now < self._report_at:
             return
         self._report_at = now + REPORT_SECONDS
         counts = self.counts
         minute, self._reported = counts.since(self._reported), counts
-        trouble = minute.failed or minute.too_large or not minute.delivered
+        # A minute in which nobody plays is none: a small audience has such nights.
+        unanswered = not minute.delivered and (counts.waiting or not self._connected)
+        trouble = minute.failed or minute.too_large or unanswered
         log.log(
             logging.WARNING if trouble else logging.INFO,
             "last minute: %s, %d waiting%s",
@@ -281,6 +285,11 @@ class Producer:
             counts.waiting,
             f"; {self._last_error}" if trouble and self._last_error else "",
         )
+
+
+def pace_of(wanted: ProducerSettings) -> str:
+    """How fast it plays, for people."""
+    return "as people play" if wanted.pace == "model" else f"{wanted.rate:g} plays/s"
 
 
 def world_of(wanted: ProducerSettings) -> World:
@@ -331,7 +340,7 @@ def log_to_journal() -> None:
 @click.option(
     "--rate",
     type=click.FloatRange(0, 5000, min_open=True),
-    help="Events per second instead of [producer] rate.",
+    help="Events per second, whatever the settings' pace.",
 )
 @click.option("--count", type=click.IntRange(min=1), help="Stop after this many events.")
 def main(rate: float | None, count: int | None) -> None:
@@ -342,7 +351,7 @@ def main(rate: float | None, count: int | None) -> None:
     try:
         settings = Settings.load()
         if rate is not None:
-            settings = settings.with_changes(producer={"rate": rate})
+            settings = settings.with_changes(producer={"pace": "rate", "rate": rate})
         wanted = settings.producer
         world, bad_data = world_of(wanted), bad_data_of(wanted)
         pace = wanted.rate if wanted.pace == "rate" else None

@@ -90,13 +90,16 @@ class World:
             yield Block(*self.written(arrivals, ids))
 
     def arrivals(
-        self, begin_ms: int, start_ms: int, end_ms: int | None, bad_data: BadData
+        self, begin_ms: int, start_ms: int, end_ms: int | None, bad_data: BadData, *, at_start: bool = False
     ) -> Iterator[Arrivals]:
-        """Arrivals by hour, of sessions begun from `begin_ms` on; only those due in [start, end)."""
+        """Arrivals by hour, of sessions begun from `begin_ms` on; only those due in [start, end).
+
+        `at_start`: a play is reported as it starts, not when it ends.
+        """
         waiting: Arrivals | None = None
         hour = begin_ms
         while end_ms is None or hour < end_ms:
-            begun = self._sent(hour, bad_data, end_ms)
+            begun = self._sent(hour, bad_data, end_ms, at_start)
             waiting = begun if waiting is None else joined(waiting, begun)
             until = hour + HOUR_MS
             due = waiting.due_ms < until
@@ -109,7 +112,7 @@ class World:
                 yield ready
             hour = until
 
-    def _sent(self, hour_ms: int, bad_data: BadData, end_ms: int | None) -> Arrivals:
+    def _sent(self, hour_ms: int, bad_data: BadData, end_ms: int | None, at_start: bool) -> Arrivals:
         """The plays of the sessions begun within the hour, with all that happens to them on the way."""
         day, hour = hour_ms // DAY_MS, hour_ms // HOUR_MS
         sessions = self._begun_within(hour_ms)
@@ -117,7 +120,9 @@ class World:
         played = plays(rng, self.listeners, self.charts(day), sessions)
         size = len(played.song)
         high, low = (rng.integers(0, 1 << 64, size, dtype=np.uint64) for _ in range(2))
-        due = played.start_ms + played.listened_ms + rng.integers(120, 1_500, size)
+        due = played.start_ms + rng.integers(120, 1_500, size)
+        if not at_start:
+            due = due + played.listened_ms
         # Bad data is drawn apart from the plays: without it they are the same.
         rng = generator(self.seed, 7, hour)
         played, delay = offline(rng, played, self.listeners.devices, bad_data.late)

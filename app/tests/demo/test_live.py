@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,41 @@ def test_modelled_live_continues_the_history(world: World) -> None:
     got = [(record.due_ms, plain(record)) for record in islice(stream, len(wanted))]
     assert len(wanted) > 100
     assert got == wanted
+
+
+def test_modelled_plays_are_the_same_whether_told_at_start_or_end(world: World) -> None:
+    """Told at its start a play arrives as it starts, and none is told twice or left out."""
+    begin, end = START + 6 * HOUR_MS, START + 12 * HOUR_MS
+    ends, starts = (
+        list(takewhile(lambda record: record.due_ms < end, live(world, begin, None, CLEAN, report)))
+        for report in ("end", "start")
+    )
+    assert all(0 < record.due_ms - time_ms(json.loads(record.value)) < 1_500 for record in starts)
+    told_at_start = {(record.key, time_ms(json.loads(record.value))) for record in starts}
+    assert len(told_at_start) == len(starts) > 500
+    inside = {
+        (record.key, started)
+        for record in ends
+        if begin <= (started := time_ms(json.loads(record.value))) < end - HOUR_MS
+    }
+    assert inside <= told_at_start
+
+
+def test_the_model_follows_day_and_week() -> None:
+    """2,000 listeners play about 0.4 plays a second, and each hour has its share of the history's curve."""
+    world = World()
+    day = list(
+        takewhile(
+            lambda record: record.due_ms < START + DAY_MS, live(world, START, None, CLEAN, report="start")
+        )
+    )
+    assert 0.3 < len(day) / 86_400 < 0.5
+    past = world.history(START - 7 * DAY_MS, START - 6 * DAY_MS, CLEAN)
+    before = Counter(record.due_ms // HOUR_MS % 24 for block in past for record in block.records())
+    now = Counter(record.due_ms // HOUR_MS % 24 for record in day)
+    # The same weekday a week before; its first hours lack the sessions that began the day before.
+    assert all(within(now[hour], before[hour], 0.25) for hour in range(6, 23)), (now, before)
+    assert max(now.values()) > 1.5 * min(now.values())
 
 
 def plain(record: Record) -> dict[str, Any]:

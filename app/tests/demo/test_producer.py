@@ -191,6 +191,24 @@ def test_a_missing_or_dying_broker_costs_no_event_and_no_memory(run, own_broker,
     assert before.delivered <= stopped.delivered <= len(found) <= stopped.sent
 
 
+def test_a_quiet_minute_is_no_trouble_and_a_missing_broker_is(run, own_broker, topic, caplog, monkeypatch):
+    caplog.set_level("INFO", "music_streaming.demo.producer")
+    monkeypatch.setattr("music_streaming.demo.producer.REPORT_SECONDS", 0.3)
+
+    def levels() -> set[str]:
+        return {record.levelname for record in caplog.records if "last minute: 0 sent" in record.getMessage()}
+
+    running = run(own_broker, topic, rate=0.001, make=False)
+    wait_until("a report without a broker", levels)
+    assert levels() == {"WARNING"}
+    own_broker.start()
+    ensure_topics(running.settings)
+    wait_until("the connection", lambda: "connected to" in caplog.text)
+    caplog.clear()
+    wait_until("a report of a quiet minute", levels)
+    assert levels() == {"INFO"}
+
+
 def test_a_broker_that_hangs_is_waited_for(run, broker, topic):
     running = run(broker, topic, rate=500)
     running.wait_for("delivery", lambda counts: counts.delivered > 100)

@@ -10,7 +10,8 @@ COMMANDS = {
     "start": Lazy(f"{__name__}.service:start", "Start the service."),
     "stop": Lazy(f"{__name__}.service:stop", "Stop it until `start` or the next boot."),
     "rate": Lazy(
-        f"{__name__}.service:rate", "Play PER_SECOND plays a second, from now on and after every boot."
+        f"{__name__}.service:rate",
+        "Play PER_SECOND plays a second, or by the model as people would, from now on.",
     ),
     "backfill": Lazy(
         f"{__name__}.backfill:backfill",

@@ -165,6 +165,7 @@ def _environment(folder: Path, broker: Broker, database: Database, rate: float) 
         # Driver and executor are one process here.
         "SPARK__DRIVER_MEMORY": "512m",
         "SPARK__SCRATCH_DIR": str(folder / "scratch"),
+        "PRODUCER__PACE": "rate",
         "PRODUCER__RATE": str(rate),
         "PATHS__FILES": str(FILES),
         "PATHS__DATA": str(folder),
