@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import jinja2
 import yaml
@@ -43,7 +44,10 @@ class Chart:
         return [_label(column) for column in query["columns"]] + list(query["metrics"] or [])
 
     def sql(self, board: Board) -> str:
-        """One SELECT for PostgreSQL with what the board's filters add, as Superset's own filters would."""
+        """One SELECT for PostgreSQL with what the board's filters add, as Superset's own filters would.
+
+        For a session of the board's zone (database_options).
+        """
         query = self._query()
         names = {column["column_name"]: column for column in self.dataset["columns"]}
         metrics = {metric["metric_name"]: metric["expression"] for metric in self.dataset["metrics"]}
@@ -78,14 +82,14 @@ class Chart:
     def _filter(self, item: dict[str, Any], names: dict[str, Any], board: Board) -> str:
         column = _expression(names, item["col"])
         if item["op"] == "TEMPORAL_RANGE":
-            return f"{column} >= {_moment(board.since)} AND {column} < {_moment(board.until)}"
+            return f"{column} >= {_moment(board.since, board)} AND {column} < {_moment(board.until, board)}"
         return f"{column} {({'==': '='}).get(item['op'], item['op'])} {_quoted(item['val'])}"
 
     def source(self, board: Board) -> str:
         sql = self.dataset["sql"]
         if not sql:
             return f"{self.dataset['schema']}.{self.dataset['table_name']}"
-        chosen = {"from_expr": _moment(board.since), "to_expr": _moment(board.until)}
+        chosen = {"from_expr": _moment(board.since, board), "to_expr": _moment(board.until, board)}
         # SQL, not a page: nothing to escape.
         template = jinja2.Environment(autoescape=False).from_string(sql)  # noqa: S701
         return f"(\n{template.render(get_time_filter=lambda **_: chosen)}\n) AS virtual_table"
@@ -100,10 +104,10 @@ def charts(folder: Path = FOLDER) -> Iterator[Chart]:
         yield Chart(path, content, datasets[content["dataset_uuid"]])
 
 
-def database_options(folder: Path = FOLDER) -> str:
-    """The settings of Superset's sessions, as libpq's options."""
+def database_options(folder: Path = FOLDER, zone: str = "UTC") -> str:
+    """The settings of Superset's sessions where `zone` is displayed, as libpq's options."""
     (database,) = (_read(file) for file in folder.glob("databases/*.yaml"))
-    return str(database["extra"]["engine_params"]["connect_args"]["options"])
+    return str(database["extra"]["engine_params"]["connect_args"]["options"]).replace(_ZONE, zone)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -119,8 +123,13 @@ def _expression(names: dict[str, Any], column: str) -> str:
     return str(names[column].get("expression") or column)
 
 
-def _moment(moment: dt.datetime) -> str:
-    text = moment.astimezone(dt.UTC).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
+def _moment(moment: dt.datetime, board: Board) -> str:
+    # Superset tells the clock of its process, and the session takes it in the same zone.
+    text = (
+        moment.astimezone(ZoneInfo(board.zone))
+        .replace(tzinfo=None)
+        .isoformat(sep=" ", timespec="microseconds")
+    )
     return f"TO_TIMESTAMP('{text}', 'YYYY-MM-DD HH24:MI:SS.US')"
 
 

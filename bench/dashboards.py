@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 DATABASE = "music_bench"
 ROLES = ("music_owner", "music_writer", "music_scrobble", "superset_reader")
 LIMIT = 1.0  # seconds
+ZONE = "Europe/Berlin"
 # What roles/postgres sets and a plan depends on.
 AS_ON_A_BOARD = "-c random_page_cost=1.1 -c effective_cache_size=1GB -c work_mem=16MB"
 
@@ -84,7 +85,7 @@ def fill(server: str, plays: int, days: int) -> None:
 def measure(server: str, repeats: int) -> dict[str, float]:
     """Seconds of each chart's query, 95th percentile of `repeats`, at 28 days (Live and health: one hour)."""
     found = {}
-    options = f"{AS_ON_A_BOARD} {database_options(FOLDER)}"
+    options = f"{AS_ON_A_BOARD} {database_options(FOLDER, ZONE)}"
     with contextlib.closing(
         psycopg2.connect(server, dbname=DATABASE, user="superset_reader", options=options)
     ) as connection:
@@ -97,7 +98,7 @@ def measure(server: str, repeats: int) -> dict[str, float]:
             for _ in range(repeats):
                 now = dt.datetime.now(dt.UTC)
                 began = time.perf_counter()
-                cursor.execute(chart.sql(Board(now - span, now, zone="Europe/Berlin")))
+                cursor.execute(chart.sql(Board(now - span, now, zone=ZONE)))
                 cursor.fetchall()
                 seconds.append(time.perf_counter() - began)
             found[chart.path] = float(np.percentile(seconds, 95))

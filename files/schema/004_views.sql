@@ -44,15 +44,15 @@ FROM (
            coalesce(c.n, 0)::bigint AS content_performance
     FROM ingest_totals t
     LEFT JOIN (SELECT source, count(*) AS n FROM stream_events
-               WHERE event_time >= date_trunc('hour', now()) - interval '24 hours' GROUP BY source) r USING (source)
+               WHERE event_time >= date_trunc('hour', now(), 'UTC') - interval '24 hours' GROUP BY source) r USING (source)
     LEFT JOIN (SELECT source, sum(streams) AS n FROM user_engagement_metrics
-               WHERE window_start >= date_trunc('hour', now()) - interval '24 hours' GROUP BY source) u USING (source)
+               WHERE window_start >= date_trunc('hour', now(), 'UTC') - interval '24 hours' GROUP BY source) u USING (source)
     LEFT JOIN (SELECT source, sum(streams) AS n FROM geographic_metrics
-               WHERE window_start >= date_trunc('hour', now()) - interval '24 hours' GROUP BY source) g USING (source)
+               WHERE window_start >= date_trunc('hour', now(), 'UTC') - interval '24 hours' GROUP BY source) g USING (source)
     LEFT JOIN (SELECT source, sum(streams) AS n FROM device_usage_metrics
-               WHERE window_start >= date_trunc('hour', now()) - interval '24 hours' GROUP BY source) d USING (source)
+               WHERE window_start >= date_trunc('hour', now(), 'UTC') - interval '24 hours' GROUP BY source) d USING (source)
     LEFT JOIN (SELECT source, sum(streams) AS n FROM content_performance_metrics
-               WHERE window_start >= date_trunc('hour', now()) - interval '24 hours' GROUP BY source) c USING (source)
+               WHERE window_start >= date_trunc('hour', now(), 'UTC') - interval '24 hours' GROUP BY source) c USING (source)
 ) s;
 COMMENT ON VIEW ingest_exactness_recent IS 'Per source, last 24 hours: rows present = streams of each metric table';
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
 import pytest
 
 from conftest import PROJECT
@@ -56,6 +60,34 @@ def test_the_readers_timeout_reaches_charts(board):
         }
         answer = admin.post("/api/v1/chart/data", json=asked)
     assert answer.json()["result"][0]["data"] == [{"n": "20s"}], answer.text
+
+
+def test_a_time_range_is_in_the_owners_time_zone(board):
+    """Superset's "now" and "today", and what PostgreSQL takes them for."""
+    zone = ZoneInfo("Europe/Berlin")
+    with board.superset_admin() as admin:
+        wanted = [{"col": "table_name", "opr": "eq", "value": "user_engagement_metrics"}]
+        found = admin.get("/api/v1/dataset/", params={"q": json.dumps({"filters": wanted})}).json()["result"]
+        since = "DATETRUNC(DATETIME('today'), day) : now"
+        asked = {
+            "datasource": {"id": found[0]["id"], "type": "table"},
+            "queries": [
+                {
+                    "columns": [],
+                    "metrics": [CHART | {"sqlExpression": "max(current_setting('TimeZone'))"}],
+                    "filters": [{"col": "window_start", "op": "TEMPORAL_RANGE", "val": since}],
+                }
+            ],
+            "force": True,
+        }
+        (answer,) = admin.post("/api/v1/chart/data", json=asked).raise_for_status().json()["result"]
+    assert answer["data"] == [{"n": "Europe/Berlin"}], answer
+    # Both are told as if the clock on the wall were UTC.
+    first, last = (datetime.fromtimestamp(answer[key] / 1000, UTC) for key in ("from_dttm", "to_dttm"))
+    now = datetime.now(zone).replace(tzinfo=UTC)
+    assert abs((last - now).total_seconds()) < 60, answer
+    assert first == last.replace(hour=0, minute=0, second=0, microsecond=0), answer
+    assert f"TO_TIMESTAMP('{first:%F} 00:00:00.000000'" in answer["query"], answer["query"]
 
 
 def test_behind_a_proxy_that_speaks_https(board, play):

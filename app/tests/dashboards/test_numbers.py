@@ -11,11 +11,12 @@ from itertools import takewhile
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import psycopg2
 import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from chart_sql import Board, Chart, charts
+from chart_sql import Board, Chart, charts, database_options
 from music_streaming.demo.live import live
 from music_streaming.demo.world import World
 from music_streaming.metrics import ROLL_UPS, RollUp
@@ -119,7 +120,15 @@ FROM_PLAYS = sorted(path for path in CHARTS if path.split("/")[0] in _BOARDS and
 
 def shown(database: Database, chart: Chart, board: Board) -> list[tuple[Any, ...]]:
     """The rows of a chart, read as Superset reads them."""
-    return database.rows(chart.sql(board))
+    return in_zone(database, board.zone, chart.sql(board))
+
+
+def in_zone(database: Database, zone: str, sql: str) -> list[tuple[Any, ...]]:
+    """What a statement gives in a session of the dashboards' connection."""
+    dsn = f"{database.dsn('superset_reader')} options='{database_options(zone=zone)}'"
+    with contextlib.closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+        return list(cursor.fetchall())
 
 
 def expected(database: Database, chart: Chart, board: Board) -> list[tuple[Any, ...]]:
@@ -193,6 +202,48 @@ def test_hour_of_day_when_the_clock_changes(filled: Database, start: dt.datetime
     for hour, _, streams in shown(filled, CHARTS["geography/region_by_hour"], board):
         by_region[hour] += int(streams)
     assert by_region == wanted
+
+
+@pytest.mark.parametrize("zone", [BERLIN, "Asia/Kolkata", "America/St_Johns"])
+def test_a_chosen_day_is_the_owners(filled: Database, zone: str) -> None:
+    """From midnight to midnight where the owner lives, half hours included, and 25 h where the clock goes back."""
+    midnight = dt.datetime(2026, 10, 25, tzinfo=ZoneInfo(zone))
+    board = Board(midnight, dt.datetime(2026, 10, 26, tzinfo=ZoneInfo(zone)), zone=zone)
+    local_day = (
+        "SELECT count(*) FROM stream_events "
+        f"WHERE (event_time AT TIME ZONE '{zone}') >= '2026-10-25' AND (event_time AT TIME ZONE '{zone}') < '2026-10-26'"
+    )
+    assert shown(filled, CHARTS["engagement/streams"], board) == filled.rows(local_day)
+    assert "'2026-10-25 00:00:00.000000'" in CHARTS["engagement/streams"].sql(board)
+
+
+@pytest.mark.parametrize(
+    ("zone", "since", "hours", "points"),
+    [
+        (BERLIN, "2026-10-25 00:00", 2, 12),  # 02:00 to 02:50, twice
+        (BERLIN, "2026-03-29 00:30", 1, 6),  # 01:30 to 01:50, then 03:00 to 03:20
+        ("Australia/Lord_Howe", "2026-04-04 14:30", 1, 6),  # back by half an hour: 01:30 to 01:50, twice
+    ],
+)
+def test_a_repeated_minute_is_two_points_and_a_missing_one_none(
+    database: Database, zone: str, since: str, hours: int, points: int
+) -> None:
+    database.rows(
+        "INSERT INTO ingest_batches (topic, records, accepted, duplicates, late, rejected, tombstones, read_at, "
+        "committed_at) SELECT 't', 60, 0, 0, 0, 0, 0, moment, moment FROM generate_series(%s::timestamptz, "
+        "%s::timestamptz + make_interval(hours => %s) - interval '1 second', interval '10 minutes') AS moment",
+        (since, since, hours),
+        role="music_owner",
+    )
+    start = dt.datetime.fromisoformat(since).replace(tzinfo=dt.UTC)
+    board = Board(start, start + dt.timedelta(hours=hours), zone=zone)
+    got = shown(database, CHARTS["health/throughput"], board)
+    assert len(got) == len(dict(got)) == points
+    assert {float(rate) for _, rate in got} == {1.0}
+    local = {
+        f"{(start + n * dt.timedelta(minutes=10)).astimezone(ZoneInfo(zone)):%H:%M}" for n in range(points)
+    }
+    assert {f"{minute:%H:%M}" for minute, _ in got} == local
 
 
 def test_map_and_unknown_make_the_total(filled: Database) -> None:
