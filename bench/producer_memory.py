@@ -66,7 +66,7 @@ def main(minutes: float, rate: float) -> None:
 def _run(broker: Broker, seconds: float, rate: float) -> tuple[list[float], int, float]:
     """Samples of memory in MB, one a second; records sent, and in how many seconds."""
     limits = {"retention_bytes": 8 * 1024**2, "segment_bytes": 8 * 1024**2}
-    kafka = KafkaSettings(bootstrap=broker.bootstrap, topic=TOPIC, rejects_topic=f"{TOPIC}_rejects", **limits)
+    kafka = KafkaSettings(bootstrap=broker.bootstrap, topic=TOPIC, **limits)
     ensure_topics(Settings(kafka=kafka, paths=PathSettings(files=PROJECT / "files")))
     environment = os.environ | {
         "PYTHONPATH": str(PROJECT / "app"),

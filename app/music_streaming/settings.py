@@ -58,14 +58,13 @@ class _Section(BaseModel):
 
 
 class KafkaSettings(_Section):
-    """The broker (host:port, several by commas) and the two topics; sizes in bytes, times in ms.
+    """The broker (host:port, several by commas) and the topic; sizes in bytes, times in ms.
 
     A key that is None is decided by files/topics.yml.
     """
 
     bootstrap: Text = "127.0.0.1:9092"
     topic: TopicName = "stream_events"
-    rejects_topic: TopicName = "stream_events_rejected"
     partitions: Count | None = None
     retention_ms: Count | None = None
     retention_bytes: Count | None = None

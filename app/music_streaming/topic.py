@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from music_streaming.error import MusicError
 from music_streaming.settings import KafkaSettings, Settings
 
 EVENTS = "stream_events"
-REJECTS = "stream_events_rejected"
 MAX_REPLICATION = 3
 
 # Setting of [kafka] -> key of the topic's configuration.
@@ -41,7 +40,7 @@ class Topic:
 
 
 def wanted_topics(kafka: KafkaSettings, files: Path) -> list[Topic]:
-    """The topics of `files`/topics.yml with the names and overrides of `kafka`, events first."""
+    """The topics of `files`/topics.yml with the name and overrides of `kafka`."""
     path = files / "topics.yml"
     try:
         described = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -51,7 +50,7 @@ def wanted_topics(kafka: KafkaSettings, files: Path) -> list[Topic]:
             )
             for name, entry in described.items()
         }
-        events, rejects = topics[EVENTS], topics[REJECTS]
+        events = topics[EVENTS]
     except FileNotFoundError:
         raise TopicError.of(
             "Topics", found=f"no file {path}", wanted="the list of topics", remedy="correct [paths] files."
@@ -60,16 +59,13 @@ def wanted_topics(kafka: KafkaSettings, files: Path) -> list[Topic]:
         raise TopicError.of(
             "Topics",
             found=f"{type(error).__name__} {error} in {path}",
-            wanted=f"partitions and config for each of {EVENTS}, {REJECTS}",
+            wanted=f"partitions and config of {EVENTS}",
             remedy=f"restore {path} from the repository.",
         ) from None
     overrides = {
         key: str(value) for name, key in OVERRIDES.items() if (value := getattr(kafka, name)) is not None
     }
-    return [
-        Topic(kafka.topic, kafka.partitions or events.partitions, events.config | overrides),
-        replace(rejects, name=kafka.rejects_topic),
-    ]
+    return [Topic(kafka.topic, kafka.partitions or events.partitions, events.config | overrides)]
 
 
 def ensure_topics(settings: Settings, *, dry_run: bool = False) -> list[str]:

@@ -176,7 +176,6 @@ def test_schema_says_what_it_changed(board, empty_database, monkeypatch):
 def test_topics_say_what_they_changed(board, broker, topic, monkeypatch):
     monkeypatch.setenv("MUSIC_KAFKA__BOOTSTRAP", broker.bootstrap)
     monkeypatch.setenv("MUSIC_KAFKA__TOPIC", topic)
-    monkeypatch.setenv("MUSIC_KAFKA__REJECTS_TOPIC", f"{topic}_rejected")
     planned = musicctl("topics", "--check")
     assert planned.output.startswith(f"changed: {topic}: created with 4 partitions")
     assert json.loads(musicctl("topics", "--json").output)["changed"] is True

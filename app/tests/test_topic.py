@@ -11,7 +11,7 @@ from music_streaming.topic import TopicError, ensure_topics, wanted_topics
 @pytest.fixture
 def settings(broker, topic, files):
     return Settings(
-        kafka=KafkaSettings(bootstrap=broker.bootstrap, topic=topic, rejects_topic=f"{topic}_rejected"),
+        kafka=KafkaSettings(bootstrap=broker.bootstrap, topic=topic),
         paths=PathSettings(files=files),
     )
 
@@ -24,10 +24,7 @@ def described(settings):
 
 def test_topics_are_made_once(settings):
     name = settings.kafka.topic
-    made = [
-        f"{name}: created with 4 partitions, replication 1",
-        f"{name}_rejected: created with 1 partitions, replication 1",
-    ]
+    made = [f"{name}: created with 4 partitions, replication 1"]
     assert ensure_topics(settings, dry_run=True) == made
     assert ensure_topics(settings) == made
     assert ensure_topics(settings) == []
@@ -53,9 +50,7 @@ def test_a_topic_grows_and_keeps_id_and_offsets(settings):
 def test_shrinking_is_refused_before_any_change(settings):
     ensure_topics(settings)
     before = described(settings)
-    shrunk = settings.with_changes(
-        kafka={"partitions": 3, "retention_ms": 1000, "rejects_topic": f"{settings.kafka.topic}_new"}
-    )
+    shrunk = settings.with_changes(kafka={"partitions": 3, "retention_ms": 1000})
     with pytest.raises(TopicError, match="found 4 partitions on the broker, wanted 3"):
         ensure_topics(shrunk)
     assert described(settings) == before
@@ -108,7 +103,7 @@ def test_a_broken_topics_file_is_named(tmp_path):
 
 def test_the_shipped_topics_fit_the_disk(files):
     topics = wanted_topics(KafkaSettings(), files)
-    assert [topic.name for topic in topics] == ["stream_events", "stream_events_rejected"]
+    assert [topic.name for topic in topics] == ["stream_events"]
     assert all(topic.config["message.timestamp.type"] == "LogAppendTime" for topic in topics)
     most = [
         topic.partitions * (int(topic.config["retention.bytes"]) + int(topic.config["segment.bytes"]))

@@ -129,11 +129,7 @@ def test_an_idle_board_need_not_commit():
 
 def test_it_sees_kafka_and_postgres(database, secrets, broker, topic):
     settings = secrets(database).model_copy(
-        update={
-            "kafka": KafkaSettings(
-                bootstrap=broker.bootstrap, topic=topic, rejects_topic=f"{topic}_rejected", partitions=2
-            )
-        }
+        update={"kafka": KafkaSettings(bootstrap=broker.bootstrap, topic=topic, partitions=2)}
     )
     ensure_topics(settings)
     with contextlib.closing(database.connect("music_writer")) as connection, connection:

@@ -48,7 +48,7 @@ NOW = datetime(2026, 11, 25, 23, 20, tzinfo=UTC)
 @pytest.fixture
 def board(settings: Settings, broker: Broker, topic: str) -> Settings:
     """A board whose job (fixture driver) reads a topic of its own."""
-    kafka = KafkaSettings(bootstrap=broker.bootstrap, topic=topic, rejects_topic=f"{topic}_rejected")
+    kafka = KafkaSettings(bootstrap=broker.bootstrap, topic=topic)
     made = settings.model_copy(update={"kafka": kafka}).with_changes(
         producer={"listeners": LISTENERS, "artists": ARTISTS, "history_days": DAYS}
     )
@@ -60,7 +60,6 @@ def board(settings: Settings, broker: Broker, topic: str) -> Settings:
 def begun(board: Settings, driver: Driver, files: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`musicctl demo backfill` on the board, at work; killed at the end if it still is."""
     changes = {
-        "MUSIC_KAFKA__REJECTS_TOPIC": board.kafka.rejects_topic,
         "MUSIC_PRODUCER__LISTENERS": str(LISTENERS),
         "MUSIC_PRODUCER__ARTISTS": str(ARTISTS),
         "MUSIC_PRODUCER__HISTORY_DAYS": str(DAYS),

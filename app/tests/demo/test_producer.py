@@ -105,7 +105,7 @@ def run(files):
         broker: Broker, topic: str, *, rate: float, make=True, huge: tuple[int, ...] = (), **producer
     ):
         settings = Settings(
-            kafka=KafkaSettings(bootstrap=broker.bootstrap, topic=topic, rejects_topic=f"{topic}_rejected"),
+            kafka=KafkaSettings(bootstrap=broker.bootstrap, topic=topic),
             paths=PathSettings(files=files),
             producer=ProducerSettings(rate=rate, **producer),
         )
@@ -234,7 +234,7 @@ def test_what_is_too_large_is_refused_and_counted(run, broker, topic):
 
 
 def test_a_key_goes_where_the_client_would_send_it(broker, topic, files):
-    kafka = KafkaSettings(bootstrap=broker.bootstrap, topic=topic, rejects_topic=f"{topic}_rejected")
+    kafka = KafkaSettings(bootstrap=broker.bootstrap, topic=topic)
     ensure_topics(Settings(kafka=kafka, paths=PathSettings(files=files)))
     client = producing_client(kafka, 1_000_000)
     partition_of = partitioner(client, topic)
