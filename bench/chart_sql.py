@@ -91,8 +91,13 @@ class Chart:
             return f"{self.dataset['schema']}.{self.dataset['table_name']}"
         chosen = {"from_expr": _moment(board.since, board), "to_expr": _moment(board.until, board)}
         # SQL, not a page: nothing to escape.
-        template = jinja2.Environment(autoescape=False).from_string(sql)  # noqa: S701
-        return f"(\n{template.render(get_time_filter=lambda **_: chosen)}\n) AS virtual_table"
+        environment = jinja2.Environment(autoescape=False)  # noqa: S701
+        environment.filters["where_in"] = lambda values: f"({', '.join(map(_quoted, values))})"
+        chosen_values = {"origin": list(board.origins), "country_name": list(board.countries)}
+        text = environment.from_string(sql).render(
+            get_time_filter=lambda **_: chosen, filter_values=lambda name: chosen_values.get(name, [])
+        )
+        return f"(\n{text}\n) AS virtual_table".replace(_ZONE, board.zone)
 
 
 def charts(folder: Path = FOLDER) -> Iterator[Chart]:

@@ -115,7 +115,10 @@ _ONLY = {
 }
 _BOARDS = ("engagement", "content", "geography", "devices")
 _TRENDING = "content/trending_songs"
-FROM_PLAYS = sorted(path for path in CHARTS if path.split("/")[0] in _BOARDS and path != _TRENDING)
+_DAYS = [f"{board}/{what}_by_day" for board in ("engagement", "content") for what in ("streams", "listeners")]
+FROM_PLAYS = sorted(
+    path for path in CHARTS if path.split("/")[0] in _BOARDS and path not in (_TRENDING, *_DAYS)
+)
 
 
 def shown(database: Database, chart: Chart, board: Board) -> list[tuple[Any, ...]]:
@@ -204,6 +207,26 @@ def test_hour_of_day_when_the_clock_changes(filled: Database, start: dt.datetime
     assert by_region == wanted
 
 
+@pytest.mark.parametrize("path", _DAYS)
+@pytest.mark.parametrize(("days", "unit"), [(3, "day"), (200, "week")])
+def test_days_are_whole_and_the_owners_and_weeks_in_long_ranges(
+    filled: Database, path: str, days: int, unit: str
+) -> None:
+    """The range begins in the middle of a day, and the clock goes back within it."""
+    until = AUTUMN + DAYS - dt.timedelta(hours=5)
+    board = Board(until - dt.timedelta(days=days), until, ["demo"], zone=BERLIN)
+    genre = ", genre" if path.startswith("content/") else ""
+    local = f"date_trunc('{unit}', event_time AT TIME ZONE '{BERLIN}')"
+    wanted = filled.rows(
+        f"SELECT {local}{genre}, {_COUNT if 'streams' in path else _LISTENERS} FROM stream_events "
+        f"WHERE {local} >= date_trunc('{unit}', %s AT TIME ZONE '{BERLIN}') AND event_time < %s "
+        f"AND source = 'demo' GROUP BY {local}{genre}",
+        board[:2],
+    )
+    assert len({row[0] for row in wanted}) >= (4 if unit == "day" else 2)
+    compare(CHARTS[path], shown(filled, CHARTS[path], board), wanted)
+
+
 @pytest.mark.parametrize("zone", [BERLIN, "Asia/Kolkata", "America/St_Johns"])
 def test_a_chosen_day_is_the_owners(filled: Database, zone: str) -> None:
     """From midnight to midnight where the owner lives, half hours included, and 25 h where the clock goes back."""
@@ -257,22 +280,30 @@ def test_map_and_unknown_make_the_total(filled: Database) -> None:
     assert all(len(code) == 2 and code.isupper() for code in countries)
 
 
-def test_trending_compares_with_the_same_span_before(filled: Database) -> None:
+@pytest.mark.parametrize(("origins", "mine"), [([], [True, False]), (["demo"], [False])], ids=["all", "demo"])
+def test_trending_compares_shares_with_the_same_span_before(
+    filled: Database, origins: list[str], mine: list[bool]
+) -> None:
     since, until = AUTUMN + DAYS / 2, AUTUMN + DAYS - dt.timedelta(minutes=17)
     rows = filled.rows(
         "SELECT title || ' – ' || artist, count(*) FILTER (WHERE event_time >= %(since)s), "
         "count(*) FILTER (WHERE event_time < %(since)s) FROM stream_events "
-        "WHERE event_time >= %(before)s AND event_time < %(until)s GROUP BY 1",
+        "WHERE event_time >= %(before)s AND event_time < %(until)s AND source <> 'demo' = ANY(%(mine)s) GROUP BY 1",
         {
             # whole hours: from 00:00 of the third day to 23:00, 47 of them, and the 47 before
             "until": AUTUMN + DAYS - dt.timedelta(hours=1),
             "since": since,
             "before": since - dt.timedelta(hours=47),
+            "mine": mine,
         },
     )
-    wanted = {song: now / max(before, 10) - 1 for song, now, before in rows if now > max(before, 10)}
-    got = shown(filled, CHARTS[_TRENDING], Board(since + dt.timedelta(minutes=43), until))
+    all_now, all_before = (sum(row[place] for row in rows) for place in (1, 2))
+    shares = {song: now / all_now - before / all_before for song, now, before in rows if now >= 10}
+    wanted = {song: rise for song, rise in shares.items() if rise > 0}
+    board = Board(since + dt.timedelta(minutes=43), until, origins)
+    got = shown(filled, CHARTS[_TRENDING], board)
     assert wanted, "no song rose; the history of the test is too short"
+    assert all(rise < 1 for rise in wanted.values())
     assert len(got) == min(10, len(wanted))
     assert [rise for _, rise in got] == pytest.approx(sorted(wanted.values(), reverse=True)[: len(got)])
     assert all(rise == pytest.approx(wanted[song]) for song, rise in got)
