@@ -84,7 +84,7 @@ lint: setup-test ## style and types
 	shellcheck molecule/board molecule/fresh roles/*/files/usr/local/libexec/music/{run-image,wait-ready,watch-containers,kafka-room} roles/_remove/files/*
 
 docs: setup-test ## write the generated parts of the docs
-	python app/tests/docs.py
+	PYTHONPATH=playbooks python app/tests/docs.py
 
 lock: setup ## renew the locks after a change of requirements.txt or pyproject.toml
 	.venv/bin/pip install --quiet uv==$(UV_VERSION)

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import yaml
 
+from filter_plugins.disk_budget import Part, defaults, disk_budget
+
 PROJECT = Path(__file__).parents[2]
 SETTINGS = PROJECT / "docs/settings.md"
+DISK = PROJECT / "docs/disk.md"
 # In the order of the flow.
 ROLES = ["board", "docker", "firewall", "_image", "kafka", "postgres", "spark", "pipeline", "superset"]
 WIRING: dict[str, dict[str, object]] = yaml.safe_load(
@@ -52,10 +55,29 @@ def with_part(text: str, name: str, part: str) -> str:
     )
 
 
-def rendered() -> str:
-    """The page of settings as it should be."""
-    return with_part(SETTINGS.read_text(encoding="utf-8"), "settings:", settings_table())
+def disk_parts(**settings: object) -> list[Part]:
+    """What the appliance takes with these settings, all others at their defaults."""
+    topics = yaml.safe_load((PROJECT / "files/topics.yml").read_text(encoding="utf-8"))
+    return disk_budget(defaults({role: options(role) for role in ROLES}) | settings, topics)
+
+
+def disk_table() -> str:
+    """The table of what grows, in Markdown."""
+    rows = ["| what | MB at most | how far | settings |", "|---|---|---|---|"]
+    for part in disk_parts():
+        settings = ", ".join(f"`{name}`" for name in part.settings) or "fixed"
+        rows.append(f"| {part.what} | {part.mb:,} | {part.how} | {settings} |")
+    rows.append(f"| **together** | **{sum(part.mb for part in disk_parts()):,}** | | |")
+    demo = sum(part.mb for part in disk_parts(pipeline_producer_rate="20") if "demo" in part.what)
+    return "\n".join(rows) + f"\n\nWith `pipeline_producer_rate: 20` the demo's two parts take {demo:,} MB."
+
+
+def rendered(page: Path = SETTINGS) -> str:
+    """A page with generated parts as it should be."""
+    text = with_part(page.read_text(encoding="utf-8"), "settings:", settings_table())
+    return with_part(text, "disk:", disk_table())
 
 
 if __name__ == "__main__":
-    SETTINGS.write_text(rendered(), encoding="utf-8")
+    for page in (SETTINGS, DISK):
+        page.write_text(rendered(page), encoding="utf-8")

@@ -8,13 +8,19 @@ import re
 import pytest
 import yaml
 
-from docs import PROJECT, ROLES, SETTINGS, WIRING, options, rendered
+from docs import DISK, PROJECT, ROLES, SETTINGS, WIRING, options, rendered
 
 CASES = "molecule/cases.md"
 BARE = "molecule/tests/test_bare.py"
 STORIES = [f"molecule/{name}.yml" for name in ("default/settings", "edited/settings", "edited/proxy")]
 TOLD = ["molecule/tests/test_used.py", "molecule/tests/test_proxy.py"]
-PAGES = ["docs/architecture.md", "docs/contract.md", "docs/reliability.md", "docs/settings.md"]
+PAGES = [
+    "docs/architecture.md",
+    "docs/contract.md",
+    "docs/disk.md",
+    "docs/reliability.md",
+    "docs/settings.md",
+]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", CASES, *PAGES]
 
 
@@ -30,8 +36,9 @@ def test_stories_reach_the_board_as_the_product_does():
     assert given == dict(product["ssh_connection"])
 
 
-def test_the_page_of_settings_is_fresh():
-    assert SETTINGS.read_text(encoding="utf-8") == rendered(), "run `make docs`"
+@pytest.mark.parametrize("page", [SETTINGS, DISK], ids=lambda page: page.name)
+def test_generated_parts_are_fresh(page):
+    assert page.read_text(encoding="utf-8") == rendered(page), "run `make docs`"
 
 
 def test_every_option_says_what_it_is():
