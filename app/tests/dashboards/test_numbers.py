@@ -1,7 +1,6 @@
 """Each chart's numbers against plain SQL over the raw plays: counts exact, listeners within 3 %."""
 
 import contextlib
-import csv
 import datetime as dt
 import json
 import time
@@ -11,18 +10,17 @@ from itertools import takewhile
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import psycopg2
 import pyarrow as pa
 import pytest
+from asking import CHARTS, last_hour, shown
 from pyspark.sql import SparkSession
 
-from chart_sql import Board, Chart, charts, database_options
+from chart_sql import Board, Chart
 from music_streaming.demo.live import live
 from music_streaming.demo.world import World
 from music_streaming.metrics import ROLL_UPS, RollUp
 from music_streaming.query import plays
 from music_streaming.table import Batch, Rules, prepare_session, write
-from music_streaming.testing import FILES
 from music_streaming.testing.postgres import Database, Postgres, new_database
 
 BERLIN = "Europe/Berlin"
@@ -32,8 +30,6 @@ SPRING = dt.datetime(2026, 3, 27, tzinfo=dt.UTC)  # and forward on the 29th
 DAYS = dt.timedelta(days=4)
 # Spark compiles for long on a busy machine.
 pytestmark = pytest.mark.timeout(600)
-
-CHARTS = {chart.path: chart for chart in charts()}
 
 
 def _values(world: World) -> list[bytes]:
@@ -119,19 +115,6 @@ _DAYS = [f"{board}/{what}_by_day" for board in ("engagement", "content") for wha
 FROM_PLAYS = sorted(
     path for path in CHARTS if path.split("/")[0] in _BOARDS and path not in (_TRENDING, *_DAYS)
 )
-
-
-def shown(database: Database, chart: Chart, board: Board) -> list[tuple[Any, ...]]:
-    """The rows of a chart, read as Superset reads them."""
-    return in_zone(database, board.zone, chart.sql(board))
-
-
-def in_zone(database: Database, zone: str, sql: str) -> list[tuple[Any, ...]]:
-    """What a statement gives in a session of the dashboards' connection."""
-    dsn = f"{database.dsn('superset_reader')} options='{database_options(zone=zone)}'"
-    with contextlib.closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
-        cursor.execute(sql)
-        return list(cursor.fetchall())
 
 
 def expected(database: Database, chart: Chart, board: Board) -> list[tuple[Any, ...]]:
@@ -240,36 +223,6 @@ def test_a_chosen_day_is_the_owners(filled: Database, zone: str) -> None:
     assert "'2026-10-25 00:00:00.000000'" in CHARTS["engagement/streams"].sql(board)
 
 
-@pytest.mark.parametrize(
-    ("zone", "since", "hours", "points"),
-    [
-        (BERLIN, "2026-10-25 00:00", 2, 12),  # 02:00 to 02:50, twice
-        (BERLIN, "2026-03-29 00:30", 1, 6),  # 01:30 to 01:50, then 03:00 to 03:20
-        ("Australia/Lord_Howe", "2026-04-04 14:30", 1, 6),  # back by half an hour: 01:30 to 01:50, twice
-    ],
-)
-def test_a_repeated_minute_is_two_points_and_a_missing_one_none(
-    database: Database, zone: str, since: str, hours: int, points: int
-) -> None:
-    database.rows(
-        "INSERT INTO ingest_batches (topic, records, accepted, duplicates, late, rejected, tombstones, read_at, "
-        "committed_at) SELECT 't', 60, 0, 0, 0, 0, 0, moment, moment FROM generate_series(%s::timestamptz, "
-        "%s::timestamptz + make_interval(hours => %s) - interval '1 second', interval '10 minutes') AS moment",
-        (since, since, hours),
-        role="music_owner",
-    )
-    start = dt.datetime.fromisoformat(since).replace(tzinfo=dt.UTC)
-    # From before the change: a range that begins within the repeated hour begins in its second pass.
-    board = Board(start - dt.timedelta(hours=2), start + dt.timedelta(hours=hours), zone=zone)
-    got = shown(database, CHARTS["health/throughput"], board)
-    assert len(got) == len(dict(got)) == points
-    assert {float(rate) for _, rate in got} == {1.0}
-    local = {
-        f"{(start + n * dt.timedelta(minutes=10)).astimezone(ZoneInfo(zone)):%H:%M}" for n in range(points)
-    }
-    assert {f"{minute:%H:%M}" for minute, _ in got} == local
-
-
 def test_map_and_unknown_make_the_total(filled: Database) -> None:
     board = BOARDS["all"]
     on_map = sum(streams for _, streams in shown(filled, CHARTS["geography/streams_map"], board))
@@ -333,11 +286,6 @@ HEALTH = {
     "CROSS JOIN LATERAL (SELECT count(*) AS n FROM stream_events e WHERE e.source = t.source "
     "AND event_time >= date_trunc('hour', now()) - interval '24 hours') c",
 }
-
-
-def last_hour(zone: str = "UTC") -> Board:
-    now = dt.datetime.now(dt.UTC)
-    return Board(now - dt.timedelta(hours=1), now + dt.timedelta(seconds=1), zone=zone)
 
 
 @pytest.mark.parametrize("path", [*LIVE, *HEALTH])
@@ -416,30 +364,6 @@ def test_rollups_equal_the_metrics(filled: Database, roll_up: RollUp) -> None:
 def test_every_other_chart_has_rows(filled: Database) -> None:
     for path in ("freshness", "batch_time", "newest_rejects", "table_sizes"):
         assert shown(filled, CHARTS[f"health/{path}"], last_hour()), path
-
-
-def test_throughput_is_of_whole_minutes(database: Database) -> None:
-    """The running minute is left out: it would look like a fall."""
-    database.rows(
-        "INSERT INTO ingest_batches (topic, records, accepted, duplicates, late, rejected, tombstones, "
-        "read_at, committed_at) SELECT 't', 120 * minutes, 0, 0, 0, 0, 0, moment, moment "
-        "FROM (SELECT minutes, now() - make_interval(mins => minutes) AS moment "
-        "FROM generate_series(0, 2) AS minutes) AS batches",
-        role="music_owner",
-    )
-    got = shown(database, CHARTS["health/throughput"], last_hour())
-    assert sorted(float(rate) for _, rate in got) == [2.0, 4.0]
-
-
-def test_charts_of_an_empty_database_answer(database: Database) -> None:
-    for chart in CHARTS.values():
-        shown(database, chart, last_hour())
-
-
-def test_names_of_countries_are_those_of_the_app(database: Database) -> None:
-    with (FILES.parent / "app/music_streaming/countries.csv").open(encoding="utf-8", newline="") as file:
-        wanted = {row["code"]: row["name"] for row in csv.DictReader(file)} | {"ZZ": "unknown"}
-    assert dict(database.rows("SELECT code, name FROM countries")) == wanted
 
 
 def test_time_filter_reaches_the_index(filled: Database) -> None:
