@@ -218,6 +218,28 @@ def topic_config(client: KafkaAdminClient, topic: str) -> dict[str, str]:
     return {key: entry["value"] for key, entry in described.items()}
 
 
+def topic_limit(client: KafkaAdminClient, topic: str) -> int | None:
+    """Bytes at which the topic stops growing; None where its retention is by time alone."""
+    config = topic_config(client, topic)
+    kept, segment = int(config["retention.bytes"]), int(config["segment.bytes"])
+    return len(end_offsets(client, topic)) * (kept + segment) if kept >= 0 else None
+
+
+def log_sizes(client: KafkaAdminClient) -> tuple[dict[str, int], int]:
+    """Topic -> bytes on the broker that holds most of it, and the bytes left on the fullest broker's disk."""
+    sizes: dict[str, int] = {}
+    free = []
+    for broker in client.describe_log_dirs():
+        of_broker: dict[str, int] = {}
+        for folder in broker["log_dirs"]:
+            free.append(int(folder["usable_bytes"]))
+            for topic in folder["topics"]:
+                size = sum(int(partition["partition_size"]) for partition in topic["partitions"])
+                of_broker[topic["name"]] = of_broker.get(topic["name"], 0) + size
+        sizes |= {name: max(size, sizes.get(name, 0)) for name, size in of_broker.items()}
+    return sizes, min(free)
+
+
 def change_topic_config(client: KafkaAdminClient, topic: str, values: Mapping[str, str]) -> str:
     """Set some keys of the configuration of `topic`; the broker's refusal, or ""."""
     asked = [ConfigResource(ConfigResourceType.TOPIC, topic, dict(values))]

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg2
 import tenacity
 
-from music_streaming import offsets, query, spark, table
+from music_streaming import disk, offsets, query, spark, table
 from music_streaming.broker import KafkaError, admin, offsets_by_time, probe, topic_identity, topic_state
 from music_streaming.error import MusicError, database_error
 from music_streaming.limit import BatchLimit, store_limit, stored_limit
@@ -48,6 +48,7 @@ APPLICATION = "music-metrics"
 TOPIC_CHECK_SECONDS = 10
 BROKER_SECONDS = 60
 HOUSEKEEPING_SECONDS = 600
+SAMPLE_SECONDS = 3600
 REPORT_SECONDS = 60
 # Below the time that systemd gives the unit to stop.
 STOP_SECONDS = 5
@@ -120,6 +121,8 @@ class Job:
         # Number of the running query: what an earlier one still reads is dropped.
         self._query = 0
         self._housekeeping = Every(HOUSEKEEPING_SECONDS, first=60)
+        # Not at once: what a first run brings along is no growth.
+        self._sampling = Every(SAMPLE_SECONDS)
 
     def run(self) -> None:
         """Run until the flag is set; raises what makes it impossible to go on."""
@@ -296,6 +299,8 @@ class Job:
                 parts.guard.check()
             if self._housekeeping.due():
                 self._housekeep()
+            if self._sampling.due():
+                self._sample_disk()
             if reported.due():
                 log.info("%s", self._report)
                 self._report = Report()
@@ -347,6 +352,13 @@ class Job:
             return
         if expired:
             log.info("%d demo plays are older than %d days and gone", expired, stream.demo_retention_days)
+
+    def _sample_disk(self) -> None:
+        try:
+            with contextlib.closing(self._connect_plain()) as connection:
+                disk.take_sample(connection, self.settings.kafka.bootstrap, self.topic)
+        except (psycopg2.Error, KafkaError, MusicError) as error:
+            log.warning("the sizes on the disk are not noted: %s", _named(error))
 
 
 def _named(error: BaseException | None) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import psycopg2
 
 from music_streaming import broker
+from music_streaming.board.growth import SELECT_GROWTH, Growth, read_growth
 from music_streaming.error import MusicError, database_error
 from music_streaming.settings import Role, Settings
 
@@ -96,6 +97,7 @@ class Counted:
     events_last_minute: int
     inexact_sources: list[str]
     batch_limit: Limit | None
+    growth: Growth = field(default_factory=lambda: read_growth([]))
 
 
 @dataclass(frozen=True)
@@ -289,6 +291,7 @@ def counted(settings: Settings) -> Counted:
                     row[0] for row in rows("SELECT source FROM ingest_exactness_recent WHERE NOT exact")
                 ],
                 batch_limit=Limit(*limits[0]) if limits else None,
+                growth=read_growth(rows(SELECT_GROWTH)),
             )
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from music_streaming import terminal
+from music_streaming.board.growth import Growth
 from music_streaming.board.status import Counted, Status, age, collect, size
 from music_streaming.settings import Settings
 
@@ -37,6 +38,8 @@ def show(status: Status, settings: Settings, console: Console) -> None:
         parts.append(_flow_table(status, status.counted, ZoneInfo(settings.display_time_zone)))
     if status.folders:
         parts.append(_disk_table(status))
+    if status.counted:
+        parts += _growth(status.counted.growth)
     if status.healthy:
         parts.append(Text("healthy", style="bold green"))
     else:
@@ -83,6 +86,18 @@ def _flow_table(status: Status, counts: Counted, zone: ZoneInfo) -> Table:
     table.add_row("rejected", rejected or "none")
     table.add_row("lost before they were read", f"{counts.lost_records:,}")
     return table
+
+
+def _growth(growth: Growth) -> list[Any]:
+    table = Table("part", title="Growth", title_justify="left")
+    for name in ("size", "at most", "a day"):
+        table.add_column(name, justify="right")
+    for part in growth.parts:
+        most = size(part.most) if part.most is not None else "-"
+        sign = "-" if (part.a_day or 0) < 0 else "+"
+        a_day = f"{sign}{size(abs(part.a_day))}" if part.a_day is not None else "-"
+        table.add_row(part.name, size(part.size), most, a_day)
+    return [*([table] if growth.parts else []), Text(f"disk: {growth}")]
 
 
 def _disk_table(status: Status) -> Table:
