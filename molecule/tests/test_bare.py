@@ -27,6 +27,7 @@ REFUSALS = [
     ("music_display_time_zone=Mars/Olympus", "such as Europe/Berlin"),
     ("board_min_memory_mb=9999999", "wanted 9999999 MB"),
     ("board_min_disk_mb=99999999", "wanted 99999999 MB"),
+    ("pipeline_demo_retention_days=999999", "MB in all: metrics of demo plays 15293600, demo plays 14320000"),
     ("firewall_dashboard_sources=['home']", "firewall_dashboard_sources"),
     ("ansible_port=2222", "Connection refused"),
     ("ansible_become_password=", "--ask-become-pass"),

@@ -16,7 +16,7 @@ ASK = "sudo psql -h /run/music-postgres -U postgres -At -c"
 CHART = {"expressionType": "SQL", "sqlExpression": "max(current_setting('statement_timeout'))", "label": "n"}
 # What to ask the board: what its answer has to hold.
 EFFECTS = {
-    "apt-config dump DPkg::Lock::Timeout": ['"240"'],
+    "apt-config dump": ['DPkg::Lock::Timeout "240"', 'APT::Keep-Downloaded-Packages "false"'],
     "cat /etc/systemd/journald.conf.d/music.conf": ["SystemMaxUse=150M"],
     "openssl storeutl -noout -text -certs /etc/ssl/certs/ca-certificates.crt | grep Subject:": ["Story edited"],
     "sudo ufw status": ["9100/tcp"],
@@ -35,6 +35,7 @@ EFFECTS = {
         "44", "144MB", "8s",
     ],
     "sudo musicctl sql --csv -c 'SHOW statement_timeout'": ["20s"],
+    "sudo musicctl sql --csv -c 'SHOW temp_file_limit'": ["1GB"],
     "cat /etc/systemd/system/music-superset.service": ["--threads=7", "wait-ready 500"],
     "cat /etc/music/superset_config.py": [
         "SQLLAB_TIMEOUT = 20", '"pool_size": 3', "CACHE_DEFAULT_TIMEOUT = 45", '"TAGGING_SYSTEM": True',
