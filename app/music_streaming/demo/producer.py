@@ -6,12 +6,8 @@ it slows down rather than drop. Every event that was not delivered is counted an
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import signal
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +18,7 @@ import click
 
 from music_streaming import broker
 from music_streaming.error import MusicError
+from music_streaming.service import log_to_journal, notify
 from music_streaming.settings import ProducerSettings, Settings
 from music_streaming.topic import wanted_topics
 
@@ -315,25 +312,6 @@ def bad_data_of(wanted: ProducerSettings) -> BadData:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-
-def notify(state: str) -> None:
-    """Tell systemd `state` (sd_notify(3)); nothing outside a service of Type=notify."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, contextlib.suppress(OSError):
-            # An address that begins with @ is in the abstract namespace.
-            channel.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
-
-
-def log_to_journal() -> None:
-    """Log to standard error; under systemd each line carries its priority, as sd-daemon(3) describes."""
-    if "JOURNAL_STREAM" in os.environ:
-        for level, priority in ((logging.INFO, 6), (logging.WARNING, 4), (logging.ERROR, 3)):
-            logging.addLevelName(level, f"<{priority}>")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s%(message)s")
-    # The client reports each attempt to connect; the producer says the same once a minute.
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 
 @click.command()

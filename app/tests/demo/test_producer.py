@@ -20,8 +20,8 @@ from music_streaming.demo.producer import (
     InFlight,
     Producer,
     Tally,
-    notify,
 )
+from music_streaming.service import notify
 from music_streaming.settings import KafkaSettings, PathSettings, ProducerSettings, Settings
 from music_streaming.testing import wait_for
 from music_streaming.testing.broker import Broker
