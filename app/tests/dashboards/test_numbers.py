@@ -302,6 +302,22 @@ def test_what_is_playing_now_are_the_newest_plays(filled: Database) -> None:
     assert {row[1:3] for row in got} <= known
 
 
+def test_what_a_player_says_is_playing_now_is_on_top(filled: Database) -> None:
+    filled.rows(
+        "INSERT INTO listeners (name, country) VALUES ('ada', 'DE'), ('bob', 'FR'); INSERT INTO listener_playing "
+        "(listener, title, artist, started_at, ends_at) "
+        "VALUES ('ada', 'Now', 'A', now() - interval '7 minutes', now() + interval '1 minute'), "
+        "('bob', 'Over', 'B', now() - interval '7 minutes', now() - interval '1 minute')",
+        role="music_owner",
+    )
+    try:
+        got = shown(filled, CHARTS["live/playing_now"], last_hour())
+    finally:
+        filled.rows("DELETE FROM listeners", role="music_owner")
+    assert got[0][1:4] == ("Now", "A", "Germany")
+    assert "Over" not in {row[1] for row in got}
+
+
 def test_top_songs_of_the_hour(filled: Database) -> None:
     chart = CHARTS["live/top_songs_hour"]
     wanted = filled.rows(f"SELECT title || ' – ' || artist, count(*) {_ARRIVED} GROUP BY 1")
