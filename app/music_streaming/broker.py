@@ -103,12 +103,28 @@ def reader(bootstrap: str) -> contextlib.closing[KafkaConsumer]:
     return contextlib.closing(KafkaConsumer(bootstrap_servers=bootstrap.split(","), group_id=None))
 
 
-def producer(kafka: KafkaSettings, max_size: int) -> KafkaProducer:
-    """A client that repeats and loses nothing; max_size: bytes of a record. KafkaError without a broker."""
+def producer(
+    kafka: KafkaSettings,
+    max_size: int,
+    *,
+    client_id: str = "music-producer",
+    delivery_seconds: float | None = None,
+) -> KafkaProducer:
+    """A client that repeats and loses nothing; KafkaError without a broker.
+
+    max_size: bytes of a record. delivery_seconds: after which a record fails that the broker has not
+    acknowledged; None waits out an outage of any length, and what is on its way is bounded by the sender.
+    """
     milliseconds = int(CONNECT_SECONDS * 1000)
+    limits = {"delivery_timeout_ms": 2**31 - 1}
+    if delivery_seconds is not None:
+        limits = {
+            "delivery_timeout_ms": int(delivery_seconds * 1000),
+            "request_timeout_ms": int(delivery_seconds * 500),
+        }
     return KafkaProducer(
         bootstrap_servers=kafka.bootstrap.split(","),
-        client_id="music-producer",
+        client_id=client_id,
         enable_idempotence=True,
         acks="all",
         linger_ms=25,
@@ -116,8 +132,7 @@ def producer(kafka: KafkaSettings, max_size: int) -> KafkaProducer:
         batch_size=65_536,
         max_request_size=max_size,
         allow_auto_create_topics=False,
-        # An outage of any length is waited out; what is on its way is bounded by the sender.
-        delivery_timeout_ms=2**31 - 1,
+        **limits,
         max_block_ms=milliseconds,
         bootstrap_timeout_ms=milliseconds,
         reconnect_backoff_max_ms=5_000,

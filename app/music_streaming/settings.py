@@ -185,6 +185,13 @@ class ProducerSettings(_Section):
     flush_seconds: Seconds = 10
 
 
+class ScrobbleSettings(_Section):
+    """Where the scrobble server answers; bind "*" is every address of the board, IPv4 and IPv6."""
+
+    bind: Text = "*"
+    port: Port = 8090
+
+
 class SupersetSettings(_Section):
     """Where Superset answers, and whether it wants to be asked as by a proxy that speaks https."""
 
@@ -215,6 +222,7 @@ class Settings(BaseSettings):
     spark: SparkSettings = SparkSettings()
     stream: StreamSettings = StreamSettings()
     producer: ProducerSettings = ProducerSettings()
+    scrobble: ScrobbleSettings = ScrobbleSettings()
     superset: SupersetSettings = SupersetSettings()
     paths: PathSettings = PathSettings()
     display_time_zone: str = "UTC"

@@ -18,6 +18,7 @@ PAGES = [
     "docs/architecture.md",
     "docs/contract.md",
     "docs/disk.md",
+    "docs/players.md",
     "docs/reliability.md",
     "docs/settings.md",
 ]
@@ -93,6 +94,7 @@ def test_named_units_exist():
         "postgres",
         "superset",
         "producer",
+        "scrobble",
         "metrics",
         "streaming",
         "live",  # the home page

@@ -22,7 +22,8 @@ from music_streaming.error import MusicError, database_error
 from music_streaming.settings import Role, Settings
 
 JOB = "music-metrics"
-PRODUCER = "music-producer"
+# Both may be stopped on purpose.
+PRODUCER, SCROBBLE = "music-producer", "music-scrobble"
 # How the status of a unit begins that does not start because its image is missing (run-image).
 IMAGE_MISSING = "image missing"
 # A full disk stops Kafka and PostgreSQL alike; this much must be left.
@@ -44,8 +45,8 @@ class Unit:
 
     @property
     def ok(self) -> bool:
-        """Whether it runs; the producer may also be stopped on purpose."""
-        return self.active == "active" or (self.name == PRODUCER and self.active == "inactive")
+        """Whether it runs, or is one that may be stopped on purpose and is."""
+        return self.active == "active" or (self.name in (PRODUCER, SCROBBLE) and self.active == "inactive")
 
 
 @dataclass(frozen=True)
