@@ -96,3 +96,25 @@ def test_a_unix_time_is_malformed_whatever_its_unit(moment: dt.datetime, unit: i
 )
 def test_a_date_that_cannot_be_is_malformed(date: str) -> None:
     assert verdict(encode(PLAY | {"event_time": f"{date}T00:00:00Z"})) == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (("Song", "Artist", 0), ("Song", "Artist", 0.9), True),
+        (("Song", "Artist", 0), (" song ", "ARTIST", 0), True),
+        (("Café", "Artist", 0), ("Cafe\u0301", "Artist", 0), True),
+        (("Song", "Artist", 0), ("So\u200bng", "Artist", 0), True),
+        (("Song", "Artist", 0), ("Song", "Artist", 1), False),
+        (("Song", "Artist", 0), ("Songs", "Artist", 0), False),
+        (("Song", "Artist", 0), ("Artist", "Song", 0), False),
+    ],
+)
+def test_one_play_is_one_play_whatever_brings_it(one, other, same):
+    whole = NOW.replace(microsecond=0)
+
+    def made(title: str, artist: str, seconds: float) -> str:
+        return event.play_id("ada", whole + dt.timedelta(seconds=seconds), artist, title)
+
+    assert (made(*one) == made(*other)) is same
+    assert made(*one) != event.play_id("bob", whole, one[1], one[0])

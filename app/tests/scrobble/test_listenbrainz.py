@@ -7,8 +7,6 @@ import httpx
 import liblistenbrainz
 import pytest
 
-from music_streaming.event import play_id
-
 NOW = int(time.time())
 
 
@@ -388,23 +386,3 @@ def test_an_importer_notes_how_far_it_is(ada):
     assert client.get("/1/latest-import", params=ask).json()["latest_import"] == NOW
     assert client.post("/1/latest-import", json={"ts": "soon"}).status_code == 400
     assert client.get("/1/metadata/lookup", params={"recording_name": "x", "artist_name": "y"}).json() == {}
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        (("Song", "Artist", 0), ("Song", "Artist", 0.9), True),
-        (("Song", "Artist", 0), (" song ", "ARTIST", 0), True),
-        (("Café", "Artist", 0), ("Cafe\u0301", "Artist", 0), True),
-        (("Song", "Artist", 0), ("Song", "Artist", 1), False),
-        (("Song", "Artist", 0), ("Songs", "Artist", 0), False),
-        (("Song", "Artist", 0), ("Artist", "Song", 0), False),
-    ],
-)
-def test_one_play_is_one_play(one, other, same):
-    from datetime import UTC, datetime  # noqa: PLC0415
-
-    def made(title: str, artist: str, seconds: float) -> str:
-        return play_id("ada", datetime.fromtimestamp(NOW + seconds, UTC), artist, title)
-
-    assert (made(*one) == made(*other)) is same
