@@ -9,6 +9,7 @@ import contextlib
 import datetime as dt
 import functools
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,11 +44,16 @@ class BrokerError(MusicError):
 
 @dataclass(frozen=True)
 class TopicState:
-    """What Kafka says of the topic: its id and, of each partition, the first offset kept and the next one."""
+    """What Kafka says of the topic: its id and, of each partition, the first offset kept and the next one.
+
+    end: as far as can be read; a transaction that is open holds it up. compacted: whether Kafka keeps the last
+    record of a key alone.
+    """
 
     topic_id: str
     first: Mapping[int, int]
     end: Mapping[int, int]
+    compacted: bool = False
 
 
 def probe(bootstrap: str, *, seconds: float = 3) -> str:
@@ -99,8 +105,10 @@ def admin(bootstrap: str, *, timeout_seconds: float = 15) -> Iterator[KafkaAdmin
 
 
 def reader(bootstrap: str) -> contextlib.closing[KafkaConsumer]:
-    """A consumer that belongs to no group: it only asks for offsets."""
-    return contextlib.closing(KafkaConsumer(bootstrap_servers=bootstrap.split(","), group_id=None))
+    """A consumer that belongs to no group, and sees what the job does: nothing of an aborted transaction."""
+    return contextlib.closing(
+        KafkaConsumer(bootstrap_servers=bootstrap.split(","), group_id=None, isolation_level="read_committed")
+    )
 
 
 def producer(
@@ -172,6 +180,7 @@ def topic_state(bootstrap: str, topic: str) -> TopicState:
     """Ask Kafka for the topic; BrokerError where it does not exist, KafkaError as it comes."""
     with admin(bootstrap) as client:
         topic_id = topic_identity(client, topic)
+        compacted = "compact" in topic_config(client, topic)["cleanup.policy"]
     with reader(bootstrap) as consumer:
         parts = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
         first, end = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
@@ -179,6 +188,7 @@ def topic_state(bootstrap: str, topic: str) -> TopicState:
         topic_id,
         {part.partition: offset for part, offset in first.items()},
         {part.partition: offset for part, offset in end.items()},
+        compacted,
     )
 
 
@@ -193,12 +203,14 @@ def topic_identity(client: KafkaAdminClient, topic: str) -> str:
 
 
 def end_offsets(client: KafkaAdminClient, topic: str) -> dict[int, int]:
-    """Partition -> offset of the next record to be written; {} when there is no such topic."""
+    """Partition -> offset behind the last record that can be read; {} when there is no such topic."""
     (described,) = client.describe_topics([topic])
     partitions = [TopicPartition(topic, entry["partition_index"]) for entry in described["partitions"]]
     if not partitions:
         return {}
-    found = client.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+    found = client.list_partition_offsets(
+        dict.fromkeys(partitions, OffsetSpec.LATEST), isolation_level="read_committed"
+    )
     return {partition.partition: at.offset for partition, at in found.items()}
 
 
@@ -216,14 +228,38 @@ def ends_of_topic(settings: KafkaSettings) -> dict[int, int]:
     return ends
 
 
-def offsets_by_time(bootstrap: str, topic: str, times: Mapping[int, dt.datetime]) -> dict[int, int | None]:
-    """Of each partition the first offset that Kafka appended after `times`; None where there is none."""
+def offsets_by_time(
+    bootstrap: str, topic: str, times: Mapping[int, dt.datetime], known: Mapping[int, int]
+) -> dict[int, int | None]:
+    """Of each partition the first record that Kafka appended after `times`: its offset, None without any.
+
+    Below `known`, the offset read up to, markers and aborted records are passed over: no record has been read
+    of them, so that they may be newer than the newest.
+    """
     asked = {
         TopicPartition(topic, number): int(moment.timestamp() * 1000) + 1 for number, moment in times.items()
     }
     with reader(bootstrap) as consumer:
         found = consumer.offsets_for_times(asked)
-    return {part.partition: at.offset if at else None for part, at in found.items()}
+        return {
+            part.partition: _first_shown(consumer, part, at.offset, known[part.partition]) if at else None
+            for part, at in found.items()
+        }
+
+
+def _first_shown(consumer: KafkaConsumer, part: TopicPartition, offset: int, until: int) -> int:
+    """The offset of the first record from `offset` on, or `until` where it comes earlier."""
+    if offset >= until:
+        return offset
+    consumer.assign([part])
+    consumer.seek(part, offset)
+    over = time.monotonic() + CONNECT_SECONDS
+    while consumer.position(part) < until:
+        for records in consumer.poll(timeout_ms=200, max_records=1).values():
+            return min(int(records[0].offset), until)
+        if time.monotonic() > over:
+            return offset
+    return until
 
 
 def topic_config(client: KafkaAdminClient, topic: str) -> dict[str, str]:

@@ -1,17 +1,22 @@
 """Kafka's offsets, which live with the data: where reading starts, what is covered, what is missing.
 
 For each partition of a topic ingest_offsets holds the next offset, written in the transaction of the batch.
+
+Not every offset holds a record to be read: a transaction's commit or abort marker takes one, and each record
+of an aborted transaction. So in a log that is not compacted an offset that nothing was read of is no loss.
+Loss shows at the log's start, which retention moves, and as a log that ends earlier than it did.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from psycopg2 import sql
 
 from music_streaming.error import MusicError
 
@@ -38,10 +43,13 @@ class Stored:
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a batch covers one partition: the next offset, and the newest Kafka time of its records."""
+    """How far a batch covers one partition: the next offset, and the newest Kafka time of its records.
+
+    No time where it holds none but control and aborted records, which nobody is shown.
+    """
 
     next_offset: int
-    newest_kafka_time: dt.datetime
+    newest_kafka_time: dt.datetime | None
 
 
 Gap = tuple[int, int, int]
@@ -88,10 +96,11 @@ def starting_offsets(
 
 def set_offsets(
     connection: Any, topic: str, topic_id: str, before: Stored | None, offsets: Mapping[int, int]
-) -> None:
-    """Store where reading starts, with a gap row for what is skipped by it.
+) -> dict[int, int]:
+    """Store where reading starts, with a gap row for what is skipped by it, and for a log that was shortened.
 
-    before: what was stored (stored_offsets); OffsetsMovedBackError if that is no longer so.
+    before: what was stored (stored_offsets); OffsetsMovedBackError if that is no longer so. Returns the next
+    offset that was stored of each partition whose log was shortened: what it held from there on is gone.
     """
     with connection, connection.cursor() as cursor:
         then = {(before.topic_id, p): offset for p, offset in before.next_offsets.items()} if before else {}
@@ -110,18 +119,26 @@ def set_offsets(
                 _record_gap(cursor, topic, before.topic_id, (partition, offset, None), "topic_recreated")
             cursor.execute("DELETE FROM ingest_offsets WHERE topic = %s", (topic,))
         for partition, offset in sorted(offsets.items()):
-            if offset > old.get(partition, 0):
-                _record_gap(cursor, topic, topic_id, (partition, old.get(partition, 0), offset), "retention")
+            known = old.get(partition, 0)
+            if offset > known:
+                _record_gap(cursor, topic, topic_id, (partition, known, offset), "retention")
+            elif offset < known:
+                # Where the old log ended is not known any more.
+                cause = "shortened" if offset else "began_anew"
+                _record_gap(cursor, topic, topic_id, (partition, known, None), cause)
+                # The offsets are given, and counted, a second time.
+                _count(cursor, topic, "rewound", known - offset)
             cursor.execute(
                 "INSERT INTO ingest_offsets (topic, partition, topic_id, next_offset) "
                 "VALUES (%s, %s, %s, %s) ON CONFLICT (topic, partition) DO UPDATE "
                 "SET next_offset = excluded.next_offset, updated_at = now()",
                 (topic, partition, topic_id, offset),
             )
+    return {partition: known for partition, known in old.items() if offsets.get(partition, known) < known}
 
 
 def lock(
-    cursor: Any, topic: str, topic_id: str, partitions: Sequence[int], expected: Mapping[int, int]
+    cursor: Any, topic: str, topic_id: str, partitions: Collection[int], expected: Mapping[int, int]
 ) -> dict[int, int]:
     """Lock the topic's offsets, in order, until the transaction ends; returns the next one of each partition.
 
@@ -174,21 +191,28 @@ def uncovered(rows: pa.Table, covered: Mapping[int, int]) -> pa.Table:
     return rows if keep.all() else rows.filter(pa.array(keep))
 
 
-def reach(covered: Mapping[int, int], tables: Sequence[pa.Table]) -> tuple[dict[int, Reach], tuple[Gap, ...]]:
-    """How far the rows of `tables` cover each partition, and the gaps between `covered` and there."""
+def reach(
+    covered: Mapping[int, int], tables: Sequence[pa.Table], ends: Mapping[int, int], *, compacted: bool
+) -> tuple[dict[int, Reach], tuple[Gap, ...]]:
+    """How far a batch covers each partition, and the gaps between `covered` and there.
+
+    tables: the rows not yet covered. ends: the offset up to which the reader has read each partition, beyond
+    the last row where markers or aborted records follow. compacted: Kafka keeps the last record of a key
+    alone, so that an offset without a row may have held a play; otherwise it never did, and is no gap.
+    """
     pairs = [_partition_and_offset(rows) for rows in tables]
     partitions = np.concatenate([pair[0] for pair in pairs])
     offsets = np.concatenate([pair[1] for pair in pairs])
     times = np.concatenate([rows["kafka_time"].to_numpy() for rows in tables])
-    reached: dict[int, Reach] = {}
+    reached = {p: Reach(end, None) for p, end in ends.items() if end > covered[p]}
     gaps: list[Gap] = []
     for partition in np.unique(partitions).tolist():
         mine = partitions == partition
         seen = np.concatenate([[covered[partition] - 1], np.sort(offsets[mine])])
-        for before in np.flatnonzero(np.diff(seen) > 1):
+        for before in np.flatnonzero(np.diff(seen) > 1) if compacted else ():
             gaps.append((partition, int(seen[before]) + 1, int(seen[before + 1])))
         newest = times[mine].max().astype("datetime64[us]").item().replace(tzinfo=dt.UTC)
-        reached[partition] = Reach(int(seen[-1]) + 1, newest)
+        reached[partition] = Reach(max(int(seen[-1]) + 1, ends.get(partition, 0)), newest)
     return reached, tuple(gaps)
 
 
@@ -207,6 +231,22 @@ def move(cursor: Any, topic: str, topic_id: str, reached: Mapping[int, Reach], g
         )
     for gap in gaps:
         _record_gap(cursor, topic, topic_id, gap, "hole")
+
+
+def count_control(cursor: Any, topic: str, offsets: int) -> None:
+    """Count offsets of markers and aborted records."""
+    if offsets:
+        _count(cursor, topic, "control", offsets)
+
+
+def _count(cursor: Any, topic: str, column: str, offsets: int) -> None:
+    cursor.execute(
+        sql.SQL(
+            "INSERT INTO ingest_state AS s (topic, {0}) VALUES (%s, %s) "
+            "ON CONFLICT (topic) DO UPDATE SET {0} = s.{0} + excluded.{0}"
+        ).format(sql.Identifier(column)),
+        (topic, offsets),
+    )
 
 
 def _record_gap(cursor: Any, topic: str, topic_id: str, gap: tuple[int, int, int | None], cause: str) -> None:

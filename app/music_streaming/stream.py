@@ -182,15 +182,23 @@ class Job:
             stored = offsets.stored_offsets(connection, self.topic)
             kafka = topic_state(bootstrap, self.topic)
             times = stored.newest_kafka_times if stored and stored.topic_id == kafka.topic_id else {}
-            later = offsets_by_time(bootstrap, self.topic, times) if times else {}
+            known = stored.next_offsets if stored else {}
+            later = offsets_by_time(bootstrap, self.topic, times, known) if times else {}
             # A partition without any remembered time has lost nothing that PostgreSQL has seen.
             later = {n: later.get(n) if n in times else kafka.end[n] for n in kafka.end}
             starts = offsets.starting_offsets(stored, kafka, later)
             if stored is None or stored.topic_id != kafka.topic_id or dict(stored.next_offsets) != starts:
                 log.info("topic %s, id %s: starting at %s", self.topic, kafka.topic_id, starts)
-                offsets.set_offsets(connection, self.topic, kafka.topic_id, stored, starts)
+                shortened = offsets.set_offsets(connection, self.topic, kafka.topic_id, stored, starts)
+                for partition, offset in sorted(shortened.items()):
+                    log.warning(
+                        "Kafka's log of partition %d was shortened: what it held from offset %d on is gone, "
+                        "noted in ingest_gaps",
+                        partition,
+                        offset,
+                    )
             self.limit = stored_limit(connection, self.topic, self.limit.most, self.limit.stall_seconds)
-        return Position(self.topic, kafka.topic_id, dict(starts))
+        return Position(self.topic, kafka.topic_id, dict(starts), kafka.compacted)
 
     def _refuse_without_master(self) -> None:
         # Spark itself gives up after a minute, and leaves a context behind that does nothing.
@@ -235,6 +243,7 @@ class Job:
             .option("subscribe", self.topic)
             .option("startingOffsets", json.dumps(starts))
             .option("maxOffsetsPerTrigger", limit)
+            .option("kafka.isolation.level", "read_committed")
             # Spark is never to decide what is skipped: it ends the query, and the next start compares the
             # stored offsets with what Kafka still has, notes the gap, and goes on behind it.
             .option("failOnDataLoss", "true")
@@ -260,12 +269,24 @@ class Job:
             self.watchdog.moved()
             # After reading: whatever was read is of the topic that the stored offsets belong to.
             parts.guard.check()
-            parts.writer.write(arrow, read_at, functools.partial(self._committed, number, seconds))
+            ends = self._ends(parts.scratch / f"checkpoint-{of_query}", number)
+            parts.writer.write(arrow, read_at, functools.partial(self._committed, number, seconds), ends)
         except Exception as error:
             # Spark would wrap it in pages of stack traces.
             if of_query == self._query:
                 self._failure = error
             raise
+
+    def _ends(self, checkpoint: Path, number: int) -> dict[int, int]:
+        """Where a batch ends in each partition, as Spark noted before it began (its log of offsets).
+
+        The rows alone do not tell: markers and aborted records may follow them. Where the note is spoiled,
+        the next batch passes those.
+        """
+        with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+            *_, ends = (checkpoint / "offsets" / str(number)).read_text(encoding="utf-8").splitlines()
+            return {int(partition): offset for partition, offset in json.loads(ends)[self.topic].items()}
+        return {}
 
     def _committed(self, number: int, read_seconds: float, written: Written) -> None:
         """Record a committed batch; runs in the writer's thread."""

@@ -35,7 +35,8 @@ class Batch:
     """What one micro-batch read.
 
     rows: the output of query.plays. expected: for each partition the offset that this reader goes on from.
-    read_at: when reading began.
+    read_at: when reading began. ends: for each partition the offset behind the last record that was read,
+    be it one that nobody is shown. compacted: whether the topic is (offsets.reach).
     """
 
     topic: str
@@ -43,6 +44,8 @@ class Batch:
     rows: pa.Table
     expected: Mapping[int, int]
     read_at: dt.datetime
+    ends: Mapping[int, int] = field(default_factory=dict)
+    compacted: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,14 @@ def write(connection: Any, batch: Batch, rules: Rules) -> Outcome:
 
     0. Before it begins: sort the rows into plays, their flaws, rejects and tombstones (rows.py).
     1. Lock the topic's offsets, and refuse where they are another topic's or behind this reader (offsets.py).
-    2. Leave out the records that the offsets cover; where none is left, nothing is written.
+    2. Leave out the records that the offsets cover; where none is left, the offsets alone move, over markers
+       and aborted records.
     3. Count the flaws of the plays by field and reason.
     4. Insert the plays. What was really inserted is added to each table of metrics, in the same statement
        (metrics.py), and counted by source.
     5. Insert the rejects, count them by reason, forget the oldest.
     6. Move the watermark, which never goes back.
-    7. Move the offsets, and note the gaps up to there.
+    7. Move the offsets, note the gaps up to there, and count the offsets that held nothing to be read.
     8. Add to the topic's totals, and tell of the batch in a row of its own.
 
     TopicRecreatedError or OffsetsMovedBackError where the offsets do not fit; psycopg2.Error as it comes.
@@ -93,13 +97,20 @@ def write(connection: Any, batch: Batch, rules: Rules) -> Outcome:
     """
     sorted_rows = split(batch.rows, rules.future_tolerance)
     with connection, connection.cursor() as cursor:
-        partitions = pc.unique(batch.rows["partition"]).to_pylist()
+        partitions = {*pc.unique(batch.rows["partition"]).to_pylist(), *batch.ends}
         covered = offsets.lock(cursor, batch.topic, batch.topic_id, partitions, batch.expected)
         plays, flaws, rejects, tombstones = (offsets.uncovered(rows, covered) for rows in sorted_rows)
         records = plays.num_rows + rejects.num_rows + tombstones.num_rows
+        reached, gaps = offsets.reach(
+            covered, (plays, rejects, tombstones), batch.ends, compacted=batch.compacted
+        )
+        next_offsets = covered | {partition: end.next_offset for partition, end in reached.items()}
+        passed = sum(next_offsets.values()) - sum(covered.values())
+        held_none = passed - records - sum(end - start for _, start, end in gaps)
+        offsets.count_control(cursor, batch.topic, held_none)
+        offsets.move(cursor, batch.topic, batch.topic_id, reached, gaps)
         if not records:
-            return Outcome(next_offsets=covered)
-        reached, gaps = offsets.reach(covered, (plays, rejects, tombstones))
+            return Outcome(next_offsets=next_offsets)
         watermark = _watermark(cursor, batch.topic)
         _count_flaws(cursor, flaws)
         accepted, late, newest = _insert_plays(cursor, plays, watermark)
@@ -107,7 +118,6 @@ def write(connection: Any, batch: Batch, rules: Rules) -> Outcome:
         if newest is not None:
             moved = newest - rules.watermark_delay
             watermark = moved if watermark is None else max(watermark, moved)
-        offsets.move(cursor, batch.topic, batch.topic_id, reached, gaps)
         outcome = Outcome(
             records=records,
             accepted=accepted,
@@ -116,7 +126,7 @@ def write(connection: Any, batch: Batch, rules: Rules) -> Outcome:
             rejected=rejects.num_rows,
             tombstones=tombstones.num_rows,
             watermark=watermark,
-            next_offsets=covered | {partition: end.next_offset for partition, end in reached.items()},
+            next_offsets=next_offsets,
             gaps=gaps,
         )
         _record(cursor, batch, outcome, newest)

@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -72,11 +72,15 @@ class Report:
 
 @dataclass
 class Position:
-    """Where the reader is: the topic, its id, and each partition's offset where the next batch begins."""
+    """Where the reader is: the topic, its id, and each partition's offset where the next batch begins.
+
+    compacted: whether the topic is (offsets.reach).
+    """
 
     topic: str
     topic_id: str
     expected: dict[int, int]
+    compacted: bool = False
 
 
 class BatchWriter:
@@ -124,17 +128,32 @@ class BatchWriter:
         self._written = Future()
         self._written.set_result(None)
 
-    def write(self, rows: pa.Table, read_at: dt.datetime, committed: Callable[[Written], None]) -> None:
+    def write(
+        self,
+        rows: pa.Table,
+        read_at: dt.datetime,
+        committed: Callable[[Written], None],
+        ends: Mapping[int, int] | None = None,
+    ) -> None:
         """Begin to write the output of query.plays, once the batch before it is committed.
 
-        committed: called in the writer's thread. Raises what made the batch before it impossible to write.
+        committed: called in the writer's thread. ends: table.Batch. Raises what made the batch before it
+        impossible to write.
         """
         while not self.wait(LOOK_SECONDS):
             if self._stopping.is_set():
                 return
         self.result()
         position = self.position
-        batch = table.Batch(position.topic, position.topic_id, rows, dict(position.expected), read_at)
+        batch = table.Batch(
+            position.topic,
+            position.topic_id,
+            rows,
+            dict(position.expected),
+            read_at,
+            ends or {},
+            position.compacted,
+        )
         written: Future[None] = Future()
 
         def work() -> None:

@@ -2,17 +2,19 @@
 
 import datetime as dt
 import json
+import shutil
 import signal
 import time
 import uuid
-from pathlib import Path
 
 import pytest
 from kafka import KafkaProducer, TopicPartition
 
 from music_streaming import event
-from music_streaming.board.status import Limit, counted
+from music_streaming.board.status import Limit, collect, counted
+from music_streaming.board.validate import validate
 from music_streaming.broker import admin
+from music_streaming.demo.removal import remove
 from music_streaming.settings import Settings
 from music_streaming.testing.broker import Broker
 from music_streaming.testing.driver import Driver
@@ -52,6 +54,21 @@ def send(broker: Broker, topic: str, values: list[bytes | None]) -> None:
     producer.close()
 
 
+def transact(broker: Broker, topic: str, values: list[bytes], *, commit: bool) -> None:
+    """Send `values` in one transaction, which ends with a marker in each partition that they reach."""
+    producer = KafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id=uuid.uuid4().hex)
+    producer.init_transactions()
+    producer.begin_transaction()
+    for number, value in enumerate(values):
+        producer.send(topic, value=value, key=str(number).encode())
+    producer.flush(30)
+    if commit:
+        producer.commit_transaction()
+    else:
+        producer.abort_transaction()
+    producer.close()
+
+
 def accepted(database: Database) -> int:
     return int(database.value("SELECT sum(accepted) FROM ingest_totals"))
 
@@ -69,6 +86,11 @@ def assert_exact(database: Database, plays_sent: int) -> None:
     assert database.value("SELECT bool_and(exact) FROM ingest_exactness"), database.rows(
         "SELECT * FROM ingest_exactness"
     )
+
+
+def assert_valid(database: Database, settings: Settings, plays_sent: int) -> None:
+    assert_exact(database, plays_sent)
+    assert [check for check in validate(settings).checks if not check.ok] == []
 
 
 @pytest.mark.slow
@@ -140,6 +162,61 @@ def test_topic_grown_recreated_and_cut_by_retention(
 
 
 @pytest.mark.slow
+def test_an_aborted_transaction_counts_nothing_and_a_marker_is_no_loss(
+    broker: Broker, database: Database, settings: Settings, topic: str, driver: Driver
+) -> None:
+    start_with_plays(broker, database, topic, driver)
+    board = settings.with_changes(kafka={"bootstrap": broker.bootstrap, "topic": topic})
+    transact(broker, topic, plays(1000, 200), commit=False)
+    transact(broker, topic, plays(500, 200), commit=True)
+    send(broker, topic, [*plays(700, 50)])
+    # The last offsets of the log are an aborted record's and markers'.
+    transact(broker, topic, plays(1000, 20), commit=False)
+    driver.wait_until(lambda: collect(board).lag, 0)
+    assert accepted(database) == 750
+    assert database.rows("SELECT records, control, rewound FROM ingest_state") == [(750, 226, 0)]
+    # Where nothing is lost, the next life goes on where this one was.
+    assert driver.end(signal.SIGTERM) == 0
+    driver.start()
+    send(broker, topic, [*plays(750, 10)])
+    driver.wait_until(lambda: accepted(database), 760)
+    assert database.rows("SELECT records, control, rewound FROM ingest_state") == [(760, 226, 0)]
+    assert database.value("SELECT count(*) FROM ingest_gaps") == 0
+    assert_valid(database, board, 760)
+    # The wait of `musicctl demo remove` ends, though the last record is a marker.
+    transact(broker, topic, plays(1000, 1), commit=False)
+    assert remove(board) == 760
+
+
+@pytest.mark.slow
+def test_a_log_that_begins_anew_is_noticed(
+    own_broker: Broker, database: Database, settings: Settings, topic: str, driver: Driver
+) -> None:
+    own_broker.start()
+    driver.environment["MUSIC_KAFKA__BOOTSTRAP"] = own_broker.bootstrap
+    start_with_plays(own_broker, database, topic, driver)
+    driver.end(signal.SIGKILL)
+    before = database.rows("SELECT partition, next_offset FROM ingest_offsets ORDER BY 1")
+    # Acknowledged, never read, and gone with all that was before; then more than was there.
+    send(own_broker, topic, [*plays(500, 100)])
+    own_broker.kill()
+    shutil.rmtree(own_broker.data / f"{topic}-0")
+    own_broker.start()
+    send(own_broker, topic, [*plays(1000, 700)])
+    driver.start()
+    held = len(plays(500, 100))
+    driver.wait_until(lambda: accepted(database) >= 500 + 700, True)
+    board = settings.with_changes(kafka={"bootstrap": own_broker.bootstrap, "topic": topic})
+    driver.wait_until(lambda: collect(board).lag, 0)
+    assert database.rows("SELECT partition, from_offset, to_offset, cause FROM ingest_gaps") == [
+        (0, before[0][1], None, "began_anew")
+    ]
+    assert 1200 < accepted(database) < 1200 + held
+    assert any("(began_anew), wanted none" in problem for problem in collect(board).problems)
+    assert_valid(database, board, accepted(database))
+
+
+@pytest.mark.slow
 def test_a_write_that_fails_ends_the_driver_though_nothing_more_is_read(
     broker: Broker, database: Database, topic: str, driver: Driver
 ) -> None:
@@ -157,7 +234,7 @@ def test_a_write_that_fails_ends_the_driver_though_nothing_more_is_read(
 
 @pytest.mark.slow
 def test_what_a_power_cut_took_from_the_broker_shifts_nothing(
-    own_broker: Broker, database: Database, topic: str, driver: Driver, tmp_path: Path
+    own_broker: Broker, database: Database, settings: Settings, topic: str, driver: Driver
 ) -> None:
     own_broker.start()
     driver.environment["MUSIC_KAFKA__BOOTSTRAP"] = own_broker.bootstrap
@@ -168,9 +245,10 @@ def test_what_a_power_cut_took_from_the_broker_shifts_nothing(
     send(own_broker, topic, [*plays(500, 250)])
     driver.wait_until(lambda: accepted(database), 750)
     driver.end(signal.SIGKILL)
+    read = database.rows("SELECT partition, next_offset FROM ingest_offsets ORDER BY 1")
     send(own_broker, topic, [*plays(750, 100)])
     own_broker.kill()
-    taken = cut_tail(tmp_path / "data", topic, int((time.time() - written) * 1000) - 50)
+    taken = cut_tail(own_broker.data, topic, int((time.time() - written) * 1000) - 50)
     assert taken == {json.loads(value)["event_id"] for value in plays(500, 350)}
     own_broker.start()
     # Others get the offsets of what was lost, before the job looks.
@@ -178,8 +256,9 @@ def test_what_a_power_cut_took_from_the_broker_shifts_nothing(
     driver.start()
     driver.wait_until(lambda: accepted(database), 750 + 700)
     assert database.value("SELECT sum(duplicates) FROM ingest_totals") == 0
-    assert database.value("SELECT count(*) FROM ingest_gaps") == 0
-    assert_exact(database, 1450)
+    gaps = database.rows("SELECT partition, from_offset, to_offset, cause FROM ingest_gaps ORDER BY 1")
+    assert gaps == [(partition, offset, None, "shortened") for partition, offset in read]
+    assert_valid(database, settings, 1450)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import random
 import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import psycopg2
@@ -209,12 +210,42 @@ def test_two_drivers_at_once(database: Database) -> None:
     assert database.rows("SELECT records, rejected FROM ingest_state") == [(600, 60)]
 
 
-def test_hole_is_written_down(database: Database, writer: Any) -> None:
+def test_hole_in_a_compacted_topic_is_written_down(database: Database, writer: Any) -> None:
     write(writer, batch(rows(play(1), start=0)), Rules())
-    outcome = write(writer, batch(rows(play(2), start=4), rows(b"z", start=6)), Rules())
-    assert outcome.gaps == ((0, 1, 4), (0, 5, 6))
+    holes = replace(batch(rows(play(2), start=4), rows(b"z", start=6)), compacted=True)
+    assert write(writer, holes, Rules()).gaps == ((0, 1, 4), (0, 5, 6))
     gaps = database.rows("SELECT from_offset, to_offset, cause FROM ingest_gaps ORDER BY 1")
     assert gaps == [(1, 4, "hole"), (5, 6, "hole")]
+    assert database.value("SELECT control FROM ingest_state") == 0
+
+
+def test_offsets_of_transactions_are_no_loss(database: Database, writer: Any) -> None:
+    between = write(writer, batch(rows(play(1), start=0), rows(play(2), start=4)), Rules())
+    assert (between.gaps, between.next_offsets) == ((), {0: 5})
+    behind = replace(batch(rows(play(3), start=5)), ends={0: 8, 1: 2})
+    assert write(writer, behind, Rules()).next_offsets == {0: 8, 1: 2}
+    # A batch of nothing else, and read again.
+    nothing = replace(batch(rows()), ends={0: 9, 1: 2})
+    for _ in range(2):
+        outcome = write(writer, nothing, Rules())
+        assert (outcome.records, outcome.next_offsets) == (0, {0: 9, 1: 2})
+    assert database.rows("SELECT records, control FROM ingest_state") == [(3, 3 + 2 + 2 + 1)]
+    assert database.value("SELECT count(*) FROM ingest_gaps") == 0
+    assert exact(database) == 3
+
+
+def test_start_on_a_log_that_was_shortened(database: Database, writer: Any) -> None:
+    write(writer, batch(rows(play(1), play(2)), rows(play(3), partition=1)), Rules())
+    shortened = set_offsets(writer, TOPIC, TOPIC_ID, stored_offsets(writer, TOPIC), {0: 1, 1: 0})
+    assert shortened == {0: 2, 1: 1}
+    # The record that was not lost is read again.
+    again = batch(rows(play(2), play(4), start=1), rows(play(5), partition=1))
+    assert write(writer, again, Rules()).accepted == 2
+    assert database.rows("SELECT records, rewound FROM ingest_state") == [(6, 2)]
+    assert database.value("SELECT sum(next_offset) FROM ingest_offsets") == 3 + 1
+    gaps = database.rows("SELECT partition, from_offset, to_offset, cause FROM ingest_gaps ORDER BY 1")
+    assert gaps == [(0, 2, None, "shortened"), (1, 1, None, "began_anew")]
+    assert exact(database) == 5
 
 
 def test_partitions_have_their_own_offsets(writer: Any) -> None:

@@ -13,7 +13,8 @@ CREATE TABLE ingest_offsets (
 ) WITH (fillfactor = 50);
 
 -- Beside the offsets: the watermark (it never goes back, restarts included) and running totals for ever.
--- records = accepted + duplicates + rejected + tombstones, at every commit.
+-- records = accepted + duplicates + rejected + tombstones, at every commit. And offsets passed + rewound = records +
+-- control + those of the gaps.
 CREATE TABLE ingest_state (
     topic       text   PRIMARY KEY,
     watermark   timestamptz,
@@ -22,8 +23,12 @@ CREATE TABLE ingest_state (
     duplicates  bigint NOT NULL DEFAULT 0,
     rejected    bigint NOT NULL DEFAULT 0,
     tombstones  bigint NOT NULL DEFAULT 0,
+    control     bigint NOT NULL DEFAULT 0,
+    rewound     bigint NOT NULL DEFAULT 0,
     updated_at  timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
+COMMENT ON COLUMN ingest_state.control IS 'Offsets of transactions'' markers and of aborted records, which are no records to be read';
+COMMENT ON COLUMN ingest_state.rewound IS 'Offsets that Kafka gave a second time, after its log was shortened';
 
 -- Running totals per source, for ever. The topic's totals never shrink, so a source remembers what was deleted again:
 -- the sum of accepted + removed over the sources is the topic's accepted.
@@ -113,9 +118,10 @@ CREATE TABLE ingest_gaps (
     partition   integer NOT NULL,
     from_offset bigint  NOT NULL,
     to_offset   bigint,
-    cause       text    NOT NULL CHECK (cause IN ('retention', 'hole', 'topic_recreated')),
+    cause       text    NOT NULL CHECK (cause IN ('retention', 'hole', 'topic_recreated', 'shortened', 'began_anew')),
     noticed_at  timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (topic, topic_id, partition, from_offset)
+    -- A log that is lost twice may leave two gaps that begin alike.
+    PRIMARY KEY (topic, topic_id, partition, from_offset, noticed_at)
 );
 COMMENT ON TABLE ingest_gaps IS 'Records that were gone from Kafka before they were read: [from_offset, to_offset)';
-COMMENT ON COLUMN ingest_gaps.to_offset IS 'Unknown (NULL) where the topic itself was deleted';
+COMMENT ON COLUMN ingest_gaps.to_offset IS 'Unknown (NULL) where the topic was deleted or its log shortened';

@@ -30,6 +30,13 @@ IMAGE_MISSING = "image missing"
 FREE_BYTES_WANTED = 1024**3
 # A gap is a permanent loss, but it is reported for this long only.
 GAP_NEWS = timedelta(days=1)
+# Cause of a gap -> what to do. Not a log that a power cut shortened: that is what a single board cannot keep.
+GAP_REMEDIES = {
+    "retention": "raise the retention of the topic",
+    "hole": "sudo musicctl topics, since a compacted topic forgets plays",
+    "topic_recreated": "let nobody delete the topic",
+    "began_anew": "journalctl -u music-kafka tells what became of the log",
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ class Counted:
     offsets: dict[int, int]
     rejected: dict[str, int]
     lost_records: int
-    recent_gaps: int
+    recent_gaps: dict[str, int]
     last_commit: datetime | None
     watermark: datetime | None
     events_last_minute: int
@@ -193,11 +200,12 @@ def diagnose(status: Status, settings: Settings) -> list[str]:
             f"{age(counts.last_commit, status.at)} ago, "
             f"wanted less than {stalled.total_seconds():.0f} s. Remedy: journalctl -u {JOB} -n 50"
         )
-    if counts.recent_gaps:
-        problems.append(
-            f"{JOB}: found {counts.recent_gaps} new gaps in the last day, wanted none. Remedy: "  # noqa: S608  a command to type
-            "raise the retention of the topic; musicctl sql -c 'SELECT * FROM ingest_gaps'"
-        )
+    problems += [
+        f"{JOB}: found {number} new gaps in the last day ({cause}), wanted none. Remedy: "  # noqa: S608  a command to type
+        f"{GAP_REMEDIES[cause]}; musicctl sql -c 'SELECT * FROM ingest_gaps'"
+        for cause, number in counts.recent_gaps.items()
+        if cause in GAP_REMEDIES
+    ]
     if counts.inexact_sources:
         problems.append(
             f"PostgreSQL: found metrics that differ from the plays of {', '.join(counts.inexact_sources)}, "
@@ -262,11 +270,7 @@ def counted(settings: Settings) -> Counted:
                 "SELECT max(committed_at), coalesce(sum(accepted) FILTER"
                 " (WHERE committed_at > now() - interval '1 minute'), 0)::bigint FROM ingest_batches"
             )
-            ((lost, recent),) = rows(
-                "SELECT coalesce(sum(to_offset - from_offset), 0)::bigint,"
-                " count(*) FILTER (WHERE noticed_at > now() - %s) FROM ingest_gaps",
-                GAP_NEWS,
-            )
+            ((lost,),) = rows("SELECT coalesce(sum(to_offset - from_offset), 0)::bigint FROM ingest_gaps")
             watermarks = rows("SELECT watermark FROM ingest_state WHERE topic = %s", topic)
             limits = rows("SELECT records, most, why FROM ingest_limits WHERE topic = %s", topic)
             return Counted(
@@ -284,7 +288,13 @@ def counted(settings: Settings) -> Counted:
                     rows("SELECT reason, rejected FROM ingest_reject_totals ORDER BY rejected DESC")
                 ),
                 lost_records=lost,
-                recent_gaps=recent,
+                recent_gaps=dict(
+                    rows(
+                        "SELECT cause, count(*) FROM ingest_gaps WHERE noticed_at > now() - %s"
+                        " GROUP BY cause",
+                        GAP_NEWS,
+                    )
+                ),
                 last_commit=last_commit,
                 watermark=watermarks[0][0] if watermarks else None,
                 events_last_minute=per_minute,

@@ -85,6 +85,7 @@ class Broker:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self.port, controller = free_ports(2)
         self.bootstrap = f"127.0.0.1:{self.port}"
@@ -98,7 +99,7 @@ class Broker:
                     f"listeners=PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{controller}",
                     f"advertised.listeners=PLAINTEXT://{self.bootstrap}",
                     "controller.listener.names=CONTROLLER",
-                    f"log.dirs={folder}/data",
+                    f"log.dirs={self.data}",
                     "offsets.topic.replication.factor=1",
                     "transaction.state.log.replication.factor=1",
                     "transaction.state.log.min.isr=1",

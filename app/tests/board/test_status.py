@@ -73,7 +73,7 @@ def status(**parts) -> Status:
         "offsets": {0: 10},
         "rejected": {},
         "lost_records": 0,
-        "recent_gaps": 0,
+        "recent_gaps": {},
         "last_commit": NOW - timedelta(seconds=1),
         "watermark": None,
         "events_last_minute": 10,
@@ -111,7 +111,8 @@ def test_a_healthy_board_has_no_problem():
         ({"free_bytes": 5 * 1024**2}, "disk: found 5 MiB free"),
         ({"last_commit": NOW - timedelta(minutes=10)}, "music-metrics: found 2 records waiting"),
         ({"last_commit": None}, "music-metrics: found 2 records waiting"),
-        ({"recent_gaps": 1}, "music-metrics: found 1 new gaps"),
+        ({"recent_gaps": {"retention": 1, "shortened": 3}}, "music-metrics: found 1 new gaps"),
+        ({"recent_gaps": {"began_anew": 2}}, "music-metrics: found 2 new gaps in the last day (began_anew)"),
         ({"inexact_sources": ["demo"]}, "PostgreSQL: found metrics that differ"),
     ],
 )
