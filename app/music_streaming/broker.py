@@ -46,8 +46,8 @@ class BrokerError(MusicError):
 class TopicState:
     """What Kafka says of the topic: its id and, of each partition, the first offset kept and the next one.
 
-    end: as far as can be read; a transaction that is open holds it up. compacted: whether Kafka keeps the last
-    record of a key alone.
+    end: as far as can be read; a transaction that is open holds it up. compacted: whether Kafka keeps only
+    the last record of a key.
     """
 
     topic_id: str

@@ -34,8 +34,11 @@ def connection_failed(error: psycopg2.Error) -> bool:
 
 def database_error(error: psycopg2.Error) -> DatabaseError | None:
     """What `error` says to the owner of a board, by its class; None for what is a mistake of the program."""
-    from psycopg2 import OperationalError, errors  # noqa: PLC0415
+    from psycopg2 import Error, InterfaceError, OperationalError, errors  # noqa: PLC0415
 
+    # Where a transaction's rollback finds no connection any more, that hides what ended it.
+    while isinstance(error, InterfaceError) and isinstance(error.__context__, Error):
+        error = error.__context__
     said = " ".join(str(error).split()) or type(error).__name__
     if connection_failed(error):
         return DatabaseError.of(

@@ -57,8 +57,13 @@ def test_a_connection_that_fails_or_is_cut_is_no_answer(
     database.rows("SELECT pg_terminate_backend(%s)", (pid,), role="postgres")
     with pytest.raises(psycopg2.Error) as cut, connection.cursor() as cursor:
         cursor.execute("SELECT 1")
+    between = database.connect()
+    database.rows("SELECT pg_terminate_backend(%s)", (between.info.backend_pid,), role="postgres")
+    with pytest.raises(psycopg2.Error) as begun, between, between.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    assert "terminating connection" in str(database_error(begun.value))
     with pytest.raises(psycopg2.InterfaceError) as closed:
         connection.cursor()
-    for caught in (refused, cut, closed):
+    for caught in (refused, cut, begun, closed):
         assert connection_failed(caught.value)
         assert "PostgreSQL does not answer: found" in str(database_error(caught.value))

@@ -134,8 +134,10 @@ class Status:
         return not self.problems
 
     @property
-    def lag(self) -> int:
-        """Records not yet committed, over all partitions."""
+    def lag(self) -> int | None:
+        """Records not yet committed, over all partitions; None where Kafka or PostgreSQL did not answer."""
+        if not self.partitions or self.counted is None:
+            return None
         return sum(partition.lag for partition in self.partitions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -194,7 +196,7 @@ def diagnose(status: Status, settings: Settings) -> list[str]:
         return problems
     stalled = timedelta(seconds=settings.spark.stall_seconds)
     silent = counts.last_commit is None or status.at - counts.last_commit > stalled
-    if status.partitions and status.lag and silent:
+    if status.lag and silent:
         problems.append(
             f"{JOB}: found {status.lag} records waiting and last commit "
             f"{age(counts.last_commit, status.at)} ago, "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -36,6 +37,8 @@ STATUS_SECONDS = 5.0
 NAP_SECONDS = 0.2
 # A backlog up to this is made up for; after a longer one (broker away) the stream goes on from now.
 BACKLOG_MS = 5_000
+# Exit code of a producer that had to stop before all was sent: EX_TEMPFAIL, which its unit knows.
+UNSENT = 75
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)
 
 
@@ -155,9 +158,10 @@ class Producer:
             empty = self._in_flight.wait_until_empty(self._settings.flush_seconds if client else 0)
             counts = self.counts  # closing fails what is left, which is not news
             level = logging.INFO if empty else logging.WARNING
-            log.log(level, "stopped: %s, %d left unsent", counts, counts.waiting)
             if client:
                 broker.close_producer(client)
+            # The last line: systemd and people look there.
+            log.log(level, "stopped: %s, %d left unsent", counts, counts.waiting)
         return counts
 
     def _finished(self, count: int | None) -> bool:
@@ -322,7 +326,10 @@ def _now_ms() -> int:
 )
 @click.option("--count", type=click.IntRange(min=1), help="Stop after this many events.")
 def main(rate: float | None, count: int | None) -> None:
-    """Send the plays of the modelled listeners to Kafka until stopped (the service music-producer)."""
+    """Send the plays of the modelled listeners to Kafka until stopped (the service music-producer).
+
+    Exit code 75 where events are left unsent; the last line tells how many.
+    """
     from music_streaming.demo.live import live  # noqa: PLC0415  its numpy start is not for importers
 
     log_to_journal()
@@ -343,7 +350,8 @@ def main(rate: float | None, count: int | None) -> None:
         signal.signal(number, lambda _number, _frame: producer.stop())
     # Ready means: it runs and will send. A start that waited for a broker hours away would fail.
     notify("READY=1")
-    producer.run(count)
+    if producer.run(count).waiting:
+        sys.exit(UNSENT)
 
 
 if __name__ == "__main__":

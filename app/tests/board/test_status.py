@@ -158,6 +158,9 @@ def test_a_part_that_is_down_hides_no_other(database, secrets):
     found = collect(settings)
     assert found.counted == counted(settings)
     assert [problem for problem in found.problems if "found no broker at 127.0.0.1:1" in problem]
+    # Not 0: nobody knows.
+    told = found.to_dict()
+    assert (told["lag"], told["healthy"]) == (None, False)
     settings = settings.with_changes(postgres={"port": 1})
     problems = collect(settings).problems
     assert [problem for problem in problems if problem.startswith("PostgreSQL does not answer: ")]

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from kafka import KafkaConsumer
 from music_streaming.broker import close_producer, partitioner
 from music_streaming.broker import producer as producing_client
 from music_streaming.demo.producer import (
+    UNSENT,
     InFlight,
     Producer,
     Tally,
@@ -270,6 +272,37 @@ def test_systemd_is_told(tmp_path, monkeypatch):
         monkeypatch.setenv("NOTIFY_SOCKET", f"@music-test-{os.getpid()}")
         notify("STATUS=x")
         assert listener.recv(100) == b"STATUS=x"
+
+
+def test_a_service_that_leaves_events_unsent_says_how_many(broker, topic, files, tmp_path):
+    kafka = KafkaSettings(bootstrap=broker.bootstrap, topic=topic, rejects_topic=f"{topic}_rejected")
+    ensure_topics(Settings(kafka=kafka, paths=PathSettings(files=files)))
+    (tmp_path / "music.toml").write_text(
+        f'[kafka]\nbootstrap = "{broker.bootstrap}"\ntopic = "{topic}"\n[paths]\nfiles = "{files}"\n'
+        "[producer]\nlisteners = 50\nartists = 200\nflush_seconds = 1\n"
+    )
+    environment = os.environ | {
+        "MUSIC_CONFIG": str(tmp_path / "music.toml"),
+        "PYTHONPATH": str(files.parent / "app"),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "music_streaming.demo.producer", "--rate", "500"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as service:
+        wait_until("record in Kafka", lambda: broker.count(topic))
+        broker.pause()
+        try:
+            time.sleep(1)  # what is sent meanwhile waits
+            service.send_signal(signal.SIGTERM)
+            _, log = service.communicate(timeout=60)
+        finally:
+            broker.resume()
+    assert service.returncode == UNSENT
+    left = re.search(r"stopped: .*, (\d+) left unsent$", log.splitlines()[-1])
+    assert left, log
+    assert int(left[1]) > 0
 
 
 def test_the_service_is_ready_without_a_broker_and_stops_when_told(tmp_path, files):

@@ -71,7 +71,7 @@ def _totals_table(counts: Counted, now: datetime) -> Table:
 def _flow_table(status: Status, counts: Counted, zone: ZoneInfo) -> Table:
     rejected = ", ".join(f"{reason} {number:,}" for reason, number in counts.rejected.items())
     table = Table("", "", title="Flow", title_justify="left", show_header=False)
-    table.add_row("records waiting in Kafka", f"{status.lag:,}" if status.partitions else "unknown")
+    table.add_row("records waiting in Kafka", "unknown" if status.lag is None else f"{status.lag:,}")
     table.add_row(
         "last commit", f"{age(counts.last_commit, status.at)} ago" if counts.last_commit else "never"
     )

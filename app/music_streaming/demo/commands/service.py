@@ -81,6 +81,12 @@ def environment(pace: float | str) -> list[str]:
     return ["MUSIC_PRODUCER__PACE=rate", f"MUSIC_PRODUCER__RATE={float(pace):g}"]
 
 
+def is_running() -> bool:
+    """Whether the service runs, or is about to."""
+    done = subprocess.run(["systemctl", "is-active", PRODUCER], capture_output=True, text=True, check=False)
+    return done.stdout.strip() in ("active", "activating")
+
+
 def systemctl(*arguments: str) -> None:
     """Run systemctl; MusicError where it fails. It asks for no password: who may not, is told to use sudo."""
     done = subprocess.run(
