@@ -29,6 +29,7 @@ COMMANDS = {
     "trace": Lazy(
         f"{BOARD}.trace:trace", "Follow one record through the flow and name the first broken link."
     ),
+    "clock": Lazy(f"{BOARD}.clock:clock", "Is the clock right, and which plays are dated ahead of it?"),
     "sql": Lazy(
         f"{BOARD}.sql:sql",
         "Ask the database through the read-only role: psql, with any option of psql behind `--`.",

@@ -180,11 +180,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Rejected(Exception):  # noqa: N818  it is an outcome, not a fault
-    """Why an event is refused: a key of REASONS, and the field where one is to blame."""
+    """Why an event is refused: a key of REASONS, and the field where one is to blame.
 
-    def __init__(self, reason: str, field: str | None = None) -> None:
+    due: when an event that is in the future is to be judged again.
+    """
+
+    def __init__(self, reason: str, field: str | None = None, due: datetime | None = None) -> None:
         super().__init__(reason, field)
-        self.reason, self.field = reason, field
+        self.reason, self.field, self.due = reason, field, due
 
 
 class Flaw(NamedTuple):
@@ -224,7 +227,7 @@ def parse_event(value: bytes, arrival: datetime, tolerance: timedelta = timedelt
             flaws.append(Flaw(field.name, reason))
         play[field.name] = field.default if stored is None else stored
     if play["event_time"] > arrival + tolerance:
-        raise Rejected("in_future", "event_time")
+        raise Rejected("in_future", "event_time", play["event_time"])
     if play["song_id"] is None:
         play["song_id"] = song_id(play["artist"], play["title"])
     if play["completed"] is None and None not in (play["duration_ms"], play["listened_ms"]):

@@ -33,6 +33,7 @@ REJECTS = pa.schema(
         **_POSITION,
         "reason": pa.string(),
         "field": pa.string(),
+        "due": _TIME,
         "raw_length": pa.int64(),
         "raw": pa.string(),
     }
@@ -157,6 +158,8 @@ def _slow(rows: pa.Table, future_tolerance: dt.timedelta) -> tuple[pa.Table, pa.
             parsed = event.parse_event(row["value"], row["kafka_time"], future_tolerance)
         except event.Rejected as reject:
             why = {"reason": reject.reason, "field": reject.field, "raw_length": row["value_length"]}
+            # Of a longer one not all is kept.
+            why["due"] = reject.due if row["value_length"] <= event.RAW_LIMIT else None
             rejects.append(position | why | {"raw": "\\x" + row["value"][: event.RAW_LIMIT].hex()})
             continue
         flaws += [position | flaw._asdict() for flaw in parsed.flaws]

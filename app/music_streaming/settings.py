@@ -145,13 +145,17 @@ class SparkSettings(_Section):
 
 
 class StreamSettings(_Section):
-    """Rules of the stream and how long rows are kept."""
+    """Rules of the stream and how long rows are kept.
+
+    clock_trusted: the board's clock is right though the kernel knows of no time server.
+    """
 
     future_tolerance_seconds: Annotated[int, Field(ge=0)] = 300
     watermark_delay_seconds: Annotated[int, Field(ge=0)] = 600
     demo_retention_days: Count = 14
     rejects_kept: Count = 100_000
     batches_kept_days: Count = 7
+    clock_trusted: bool = False
 
 
 class ProducerSettings(_Section):

@@ -17,7 +17,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,9 +26,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg2
 import tenacity
 
-from music_streaming import disk, offsets, query, spark, table
-from music_streaming.broker import KafkaError, admin, offsets_by_time, probe, topic_identity, topic_state
+from music_streaming import clock, disk, housekeeping, offsets, query, spark, table
+from music_streaming.broker import KafkaError, admin, offsets_by_time, probe, topic_state
 from music_streaming.error import MusicError, database_error
+from music_streaming.guard import TopicGuard
 from music_streaming.limit import BatchLimit, store_limit, stored_limit
 from music_streaming.settings import Role, Settings
 from music_streaming.watchdog import Every, StalledError, StopFlag, Watchdog
@@ -46,8 +46,8 @@ T = TypeVar("T")
 ALIVE = Path(tempfile.gettempdir(), "music-metrics.alive")
 APPLICATION = "music-metrics"
 TOPIC_CHECK_SECONDS = 10
-BROKER_SECONDS = 60
-HOUSEKEEPING_SECONDS = 600
+HOUSEKEEPING_SECONDS = 60
+EXPIRY_SECONDS = 600
 SAMPLE_SECONDS = 3600
 REPORT_SECONDS = 60
 # Below the time that systemd gives the unit to stop.
@@ -56,39 +56,6 @@ STOP_SECONDS = 5
 
 class StreamError(MusicError):
     """The job cannot go on; the text says why."""
-
-
-class TopicGuard:
-    """Notices that the topic was deleted and created again since the query began."""
-
-    def __init__(self, client: Any, position: Position, stopping: StopFlag) -> None:
-        self._client = client
-        self._position = position
-        self._stopping = stopping
-        # The query's thread and the main one ask.
-        self._asking = threading.Lock()
-
-    def check(self) -> None:
-        """TopicRecreatedError where it is another topic of the same name.
-
-        A broker that is away is waited for; KafkaError if it stays away.
-        """
-        patience = tenacity.stop_after_delay(BROKER_SECONDS)
-        ask = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(KafkaError),
-            wait=tenacity.wait_fixed(0.5),
-            stop=lambda state: patience(state) or self._stopping.is_set(),
-            reraise=True,
-        )
-        with self._asking:
-            found = ask(topic_identity, self._client, self._position.topic)
-        if found != self._position.topic_id:
-            raise offsets.TopicRecreatedError.of(
-                f"Topic {self._position.topic}",
-                found=f"id {found}",
-                wanted=f"id {self._position.topic_id}, which this query reads",
-                remedy="none needed: the job starts again and reads the new topic from its beginning",
-            )
 
 
 @dataclass
@@ -120,7 +87,8 @@ class Job:
         self._failure: Exception | None = None
         # Number of the running query: what an earlier one still reads is dropped.
         self._query = 0
-        self._housekeeping = Every(HOUSEKEEPING_SECONDS, first=60)
+        self._housekeeping = Every(HOUSEKEEPING_SECONDS, first=5)
+        self._expiry = Every(EXPIRY_SECONDS, first=60)
         # Not at once: what a first run brings along is no growth.
         self._sampling = Every(SAMPLE_SECONDS)
 
@@ -319,7 +287,7 @@ class Job:
             if checked.due():
                 parts.guard.check()
             if self._housekeeping.due():
-                self._housekeep()
+                self._look_after()
             if self._sampling.due():
                 self._sample_disk()
             if reported.due():
@@ -363,16 +331,16 @@ class Job:
         except psycopg2.Error as error:
             log.warning("the limit of a batch is not stored: %s", _named(error))
 
-    def _housekeep(self) -> None:
-        stream = self.settings.stream
+    def _look_after(self) -> None:
+        if not clock.synchronised(trusted=self.settings.stream.clock_trusted):
+            return
         try:
             with contextlib.closing(self._connect_plain()) as connection:
-                expired = table.housekeep(connection, stream.demo_retention_days, stream.batches_kept_days)
+                housekeeping.make_good(connection, self.topic, self.rules)
+                if self._expiry.due():
+                    housekeeping.expire(connection, self.settings.stream)
         except psycopg2.Error as error:
             log.warning("housekeeping is put off: %s", _named(error))
-            return
-        if expired:
-            log.info("%d demo plays are older than %d days and gone", expired, stream.demo_retention_days)
 
     def _sample_disk(self) -> None:
         try:

@@ -6,11 +6,10 @@ from the rows that INSERT ... ON CONFLICT DO NOTHING really inserted.
 """
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg2
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -82,15 +81,14 @@ def write(connection: Any, batch: Batch, rules: Rules) -> Outcome:
 
     0. Before it begins: sort the rows into plays, their flaws, rejects and tombstones (rows.py).
     1. Lock the topic's offsets, and refuse where they are another topic's or behind this reader (offsets.py).
-    2. Leave out the records that the offsets cover; where none is left, the offsets alone move, over markers
-       and aborted records.
+    2. Leave out the records that the offsets cover. Move the offsets, note the gaps up to there, and count
+       the offsets that held nothing to be read; where no record is left, that is all.
     3. Count the flaws of the plays by field and reason.
     4. Insert the plays. What was really inserted is added to each table of metrics, in the same statement
        (metrics.py), and counted by source.
     5. Insert the rejects, count them by reason, forget the oldest.
     6. Move the watermark, which never goes back.
-    7. Move the offsets, note the gaps up to there, and count the offsets that held nothing to be read.
-    8. Add to the topic's totals, and tell of the batch in a row of its own.
+    7. Add to the topic's totals, and tell of the batch in a row of its own.
 
     TopicRecreatedError or OffsetsMovedBackError where the offsets do not fit; psycopg2.Error as it comes.
     Nothing is written then.
@@ -101,23 +99,13 @@ def write(connection: Any, batch: Batch, rules: Rules) -> Outcome:
         covered = offsets.lock(cursor, batch.topic, batch.topic_id, partitions, batch.expected)
         plays, flaws, rejects, tombstones = (offsets.uncovered(rows, covered) for rows in sorted_rows)
         records = plays.num_rows + rejects.num_rows + tombstones.num_rows
-        reached, gaps = offsets.reach(
-            covered, (plays, rejects, tombstones), batch.ends, compacted=batch.compacted
-        )
-        next_offsets = covered | {partition: end.next_offset for partition, end in reached.items()}
-        passed = sum(next_offsets.values()) - sum(covered.values())
-        held_none = passed - records - sum(end - start for _, start, end in gaps)
-        offsets.count_control(cursor, batch.topic, held_none)
-        offsets.move(cursor, batch.topic, batch.topic_id, reached, gaps)
+        next_offsets, gaps = _move_offsets(cursor, batch, covered, (plays, rejects, tombstones))
         if not records:
             return Outcome(next_offsets=next_offsets)
         watermark = _watermark(cursor, batch.topic)
         _count_flaws(cursor, flaws)
         accepted, late, newest = _insert_plays(cursor, plays, watermark)
         _insert_rejects(cursor, batch, rejects, rules.rejects_kept)
-        if newest is not None:
-            moved = newest - rules.watermark_delay
-            watermark = moved if watermark is None else max(watermark, moved)
         outcome = Outcome(
             records=records,
             accepted=accepted,
@@ -125,12 +113,94 @@ def write(connection: Any, batch: Batch, rules: Rules) -> Outcome:
             late=late,
             rejected=rejects.num_rows,
             tombstones=tombstones.num_rows,
-            watermark=watermark,
+            watermark=_moved(watermark, newest, rules),
             next_offsets=next_offsets,
             gaps=gaps,
         )
         _record(cursor, batch, outcome, newest)
     return outcome
+
+
+def _move_offsets(
+    cursor: Any, batch: Batch, covered: Mapping[int, int], tables: Sequence[pa.Table]
+) -> tuple[dict[int, int], tuple[offsets.Gap, ...]]:
+    """Returns each partition's next offset, and the gaps up to there."""
+    reached, gaps = offsets.reach(covered, tables, batch.ends, compacted=batch.compacted)
+    next_offsets = {**covered} | {partition: end.next_offset for partition, end in reached.items()}
+    passed = sum(next_offsets.values()) - sum(covered.values())
+    held = sum(rows.num_rows for rows in tables) + sum(end - start for _, start, end in gaps)
+    offsets.count_control(cursor, batch.topic, passed - held)
+    offsets.move(cursor, batch.topic, batch.topic_id, reached, gaps)
+    return next_offsets, gaps
+
+
+def judge_again(connection: Any, topic: str, rules: Rules, now: dt.datetime) -> Outcome:
+    """Judge rejects again that were in the future and are so no more.
+
+    What is a play then was rejected and is accepted: it counts once, by its event_id. The oldest few thousand
+    in a call, in one transaction. psycopg2.Error as it comes.
+    """
+    due = {"topic": topic, "until": now + rules.future_tolerance, "most": 5_000}
+    with connection, connection.cursor() as cursor:
+        cursor.execute(_DUE, due | {"most": 1})
+        if not cursor.fetchall():
+            return Outcome()
+        cursor.execute("SET LOCAL lock_timeout = '5s'")
+        cursor.execute(_SESSION)
+        cursor.execute(_INCOMING)
+        cursor.execute(_INCOMING_REJECTS)
+        watermark = _watermark(cursor, topic)
+        # Once more, as another driver may have been quicker.
+        cursor.execute(_DUE, due)
+        found = cursor.fetchall()
+        if not found:
+            return Outcome()
+        topic_ids, serials, partitions, numbers, raws = zip(*found, strict=True)
+        batch = Batch(topic, topic_ids[0], _arriving(partitions, numbers, raws, now), {}, now)
+        plays, flaws, rejects, _ = split(batch.rows, rules.future_tolerance)
+        cursor.execute("DELETE FROM rejected_events WHERE serial = ANY(%s)", (list(serials),))
+        cursor.execute(
+            "UPDATE ingest_reject_totals SET rejected = rejected - %s, updated_at = now() "
+            "WHERE reason = 'in_future'",
+            (len(found),),
+        )
+        # By another reason, should the contract have changed.
+        _insert_rejects(cursor, batch, rejects, rules.rejects_kept)
+        _count_flaws(cursor, flaws)
+        accepted, late, newest = _insert_plays(cursor, plays, watermark)
+        outcome = Outcome(
+            accepted=accepted,
+            duplicates=plays.num_rows - accepted,
+            late=late,
+            rejected=-plays.num_rows,
+            watermark=_moved(watermark, newest, rules),
+        )
+        _record(cursor, batch, outcome, newest)
+    return outcome
+
+
+def _arriving(
+    partitions: Sequence[int], numbers: Sequence[int], raws: Sequence[Any], now: dt.datetime
+) -> pa.Table:
+    """Kept records as query.plays would read them if they came now; raws: their bytes."""
+    values = [bytes(raw) for raw in raws]
+    return pa.table(
+        {
+            "partition": pa.array(partitions, pa.int32()),
+            "offset": pa.array(numbers, pa.int64()),
+            "kafka_time": pa.array([now] * len(values), pa.timestamp("us", tz="UTC")),
+            "fields": pa.nulls(len(values)),
+            "value": pa.array(values, pa.binary()),
+            "value_length": pa.array(map(len, values), pa.int64()),
+        }
+    )
+
+
+def _moved(watermark: dt.datetime | None, newest: dt.datetime | None, rules: Rules) -> dt.datetime | None:
+    if newest is None:
+        return watermark
+    moved = newest - rules.watermark_delay
+    return moved if watermark is None else max(watermark, moved)
 
 
 def _watermark(cursor: Any, topic: str) -> dt.datetime | None:
@@ -191,9 +261,9 @@ def _insert_rejects(cursor: Any, batch: Batch, rejects: pa.Table, kept: int) -> 
         (batch.topic_id,),
     )
     cursor.execute(
-        "INSERT INTO rejected_events (topic_id, kafka_partition, kafka_offset, topic, reason, field, raw, "
-        "raw_length, kafka_time) "
-        "SELECT %s, kafka_partition, kafka_offset, %s, reason, field, raw, raw_length, kafka_time "
+        "INSERT INTO rejected_events (topic_id, kafka_partition, kafka_offset, topic, reason, field, due, "
+        "raw, raw_length, kafka_time) "
+        "SELECT %s, kafka_partition, kafka_offset, %s, reason, field, due, raw, raw_length, kafka_time "
         "FROM incoming_rejects ORDER BY kafka_time, kafka_partition, kafka_offset",
         (batch.topic_id, batch.topic),
     )
@@ -247,25 +317,6 @@ def _copy(cursor: Any, table: str, rows: pa.Table) -> None:
     cursor.copy_expert(statement, pa.BufferReader(sink.getvalue()), 1 << 20)
 
 
-def housekeep(connection: Any, demo_retention_days: int, batches_kept_days: int) -> int | None:
-    """Let generated plays expire and forget old batches; returns how many plays expired.
-
-    None where a long query of a reader stood in the way: try again later.
-    """
-    with connection, connection.cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM ingest_batches WHERE committed_at < now() - make_interval(days => %s)",
-            (batches_kept_days,),
-        )
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute("SELECT expire_demo_events(%s)", (demo_retention_days,))
-            expired: int = cursor.fetchone()[0]
-            return expired
-    except (psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected):
-        return None
-
-
 # jit: its compilation costs more than the statements. hll.force_groupagg: a hash aggregate would hold one
 # sketch of 128 KiB for each song of the batch at once.
 _SESSION = """
@@ -291,6 +342,15 @@ _INCOMING_REJECTS = sql.SQL(
     "CREATE TEMPORARY TABLE IF NOT EXISTS incoming_rejects ON COMMIT DELETE ROWS AS "
     "SELECT {} FROM rejected_events WITH NO DATA"
 ).format(metrics.columns(REJECTS.names))
+
+# Of one topic id, whose offsets tell the records apart.
+_DUE = """
+SELECT topic_id, serial, kafka_partition, kafka_offset, raw
+FROM rejected_events
+WHERE topic = %(topic)s AND due <= %(now)s AND topic_id = (
+    SELECT topic_id FROM rejected_events WHERE topic = %(topic)s AND due <= %(now)s ORDER BY due LIMIT 1)
+ORDER BY due, serial LIMIT %(most)s
+"""
 
 _INSERT_PLAYS = sql.SQL("""
 WITH inserted AS (

@@ -26,7 +26,7 @@ OF_INGEST = {"late": "boolean", "kafka_partition": "integer", "kafka_offset": "b
 LEFT_OUT = {
     "ingest_gaps": {"topic_id"},
     "ingest_offsets": {"topic_id"},
-    "rejected_events": {"topic_id", "kafka_time", "raw", "serial"},
+    "rejected_events": {"topic_id", "kafka_time", "raw", "serial", "due"},
 }
 # Too large for the dashboards, which read what is added up of them; there for the owner's own charts.
 WITHOUT_CHART = {"content_performance_metrics", "stream_events"}

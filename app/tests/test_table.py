@@ -22,7 +22,7 @@ from music_streaming.offsets import (
     set_offsets,
     stored_offsets,
 )
-from music_streaming.table import Batch, Outcome, Rules, housekeep, prepare_session, write
+from music_streaming.table import Batch, Outcome, Rules, prepare_session, write
 from music_streaming.testing.events import sample
 from music_streaming.testing.postgres import Database
 
@@ -332,35 +332,6 @@ def test_new_partition_does_not_wait_for_readers(database: Database, writer: Any
     assert exact(database) == 2
 
 
-def test_expiry_keeps_the_sums(database: Database, writer: Any) -> None:
-    ages = [0, 1, 5, 6, 7, 8, 30, 4000]
-    moments = [event.format_time(NOW - dt.timedelta(days=age)) for age in ages]
-    events = [play(n, event_time=moment) for n, moment in enumerate(moments)]
-    old = [play(99, event_time=moments[-1], source="scrobble")]
-    write(writer, batch(rows(*events, *old)), Rules())
-    assert housekeep(writer, 6, 7) == 4
-    assert exact(database) == 9
-    assert database.rows("SELECT expired FROM ingest_totals ORDER BY source") == [(4,), (0,), (0,)]
-    again = [play(n + 200, event_time=moment) for n, moment in enumerate(moments)]
-    write(writer, batch(rows(*again, start=9)), Rules())
-    assert exact(database) == 17
-    assert housekeep(writer, 6, 7) == 4
-    assert housekeep(writer, 20, 7) == 0
-    assert exact(database) == 17
-    partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'stream_events_demo'::regclass"
-    assert database.value(partitions) == 5
-
-
-def test_expiry_gives_way_to_a_long_query(database: Database, writer: Any) -> None:
-    write(writer, batch(rows(play(1, event_time=event.format_time(NOW - dt.timedelta(days=50))))), Rules())
-    with contextlib.closing(database.connect("superset_reader")) as reader:
-        reader.cursor().execute("SELECT count(*) FROM stream_events")
-        assert housekeep(writer, 14, 7) is None
-        assert exact(database) == 1
-    assert housekeep(writer, 14, 7) == 1
-    assert exact(database) == 1
-
-
 def test_rejects_are_kept_as_they_came_and_bounded(database: Database, writer: Any) -> None:
     nasty = [b"\x00\xff\\x", b"a" * 70_000, json.dumps(play(1, title="a\0b")).encode(), b'"\n\\."']
     write(writer, batch(rows(*nasty)), Rules())
@@ -445,11 +416,3 @@ def test_failure_leaves_nothing_behind(database: Database, writer: Any) -> None:
     assert database.value("SELECT next_offset FROM ingest_offsets") == 1
     assert database.value("SELECT count(*) FROM rejected_events") == 0
     assert write(writer, batch(rows(play(2), start=1)), Rules()).accepted == 1
-
-
-def test_old_batches_are_forgotten(database: Database, writer: Any) -> None:
-    write(writer, batch(rows(play(1))), Rules())
-    database.rows("UPDATE ingest_batches SET committed_at = now() - interval '8 days'", role="music_owner")
-    housekeep(writer, 14, 7)
-    assert database.value("SELECT count(*) FROM ingest_batches") == 0
-    assert database.value("SELECT accepted FROM ingest_state") == 1

@@ -106,11 +106,14 @@ CREATE TABLE rejected_events (
     raw_length      bigint  NOT NULL,
     kafka_time      timestamptz NOT NULL,
     rejected_at     timestamptz NOT NULL DEFAULT now(),
+    due             timestamptz,
     serial          bigint  GENERATED ALWAYS AS IDENTITY UNIQUE,
     PRIMARY KEY (topic_id, kafka_partition, kafka_offset)
 );
 COMMENT ON COLUMN rejected_events.serial IS 'Order of arrival; only the newest rows are kept';
+COMMENT ON COLUMN rejected_events.due IS 'When what was in the future is judged again; NULL for any other reason';
 CREATE INDEX ON rejected_events (rejected_at);
+CREATE INDEX ON rejected_events (due) WHERE due IS NOT NULL;
 
 CREATE TABLE ingest_gaps (
     topic       text    NOT NULL,

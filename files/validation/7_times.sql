@@ -1,7 +1,8 @@
 -- Are the newest play and the watermark where they may be?
 --
--- Proves: no play is dated further ahead than the tolerance (300 s, or what musicctl validate has set from the settings),
--- so none can have moved the watermark too far; the watermark is behind the newest play.
+-- Proves: no play is dated further ahead than the tolerance (300 s, or what musicctl validate has set from the settings);
+-- the newest time and the watermark, which such a play would have moved, are not ahead either; the watermark is behind
+-- the newest play. `musicctl clock` finds and removes what a clock that was ahead has left.
 WITH seen AS (
     SELECT (SELECT max(newest_event_time) FROM ingest_totals) AS newest,
            (SELECT max(watermark) FROM ingest_state) AS watermark,
@@ -10,14 +11,16 @@ WITH seen AS (
            ) AS horizon
 ), told AS (
     SELECT *,
+           (SELECT count(*) FROM stream_events, seen s WHERE event_time > s.horizon AND event_time > now()) AS ahead,
            to_char(newest AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS newest_text,
            to_char(watermark AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS watermark_text,
            to_char(horizon AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') AS horizon_text
     FROM seen
 )
 SELECT 'no play is dated further ahead than the tolerance' AS name,
-       coalesce(newest <= horizon, true) AS ok,
-       coalesce('newest ' || newest_text, 'no play') AS found,
+       coalesce(newest <= horizon, true) AND ahead = 0 AS ok,
+       coalesce('newest ' || newest_text, 'no play')
+           || coalesce('; ' || to_char(nullif(ahead, 0), 'FM999,999,999,990') || ' ahead: musicctl clock', '') AS found,
        'at most ' || horizon_text || ' (UTC)' AS wanted
 FROM told
 UNION ALL

@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg2
 
-from music_streaming import broker
+from music_streaming import broker, clock
 from music_streaming.board.growth import SELECT_GROWTH, Growth, read_growth
 from music_streaming.error import MusicError, database_error
 from music_streaming.settings import Role, Settings
@@ -28,6 +28,8 @@ PRODUCER, SCROBBLE = "music-producer", "music-scrobble"
 IMAGE_MISSING = "image missing"
 # A full disk stops Kafka and PostgreSQL alike; this much must be left.
 FREE_BYTES_WANTED = 1024**3
+# Between boards, and between this program and the database.
+CLOCKS_DIFFER = timedelta(seconds=30)
 # A gap is a permanent loss, but it is reported for this long only.
 GAP_NEWS = timedelta(days=1)
 # Cause of a gap -> what to do. Not a log that a power cut shortened: that is what a single board cannot keep.
@@ -126,6 +128,7 @@ class Status:
     counted: Counted | None = None
     folders: list[Folder] = field(default_factory=list)
     free_bytes: int | None = None
+    clock_synchronised: bool = True
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -157,6 +160,7 @@ def collect(settings: Settings) -> Status:
             status.problems.append(str(fault) if fault else f"{part}: {str(error).strip()}")
             return None
 
+    status.clock_synchronised = clock.synchronised(trusted=settings.stream.clock_trusted)
     status.units = ask("systemd", units) or []
     status.counted = ask("PostgreSQL", lambda: counted(settings))
     ends = ask("Kafka", lambda: broker.ends_of_topic(settings.kafka))
@@ -196,6 +200,12 @@ def diagnose(status: Status, settings: Settings) -> list[str]:
         return problems
     stalled = timedelta(seconds=settings.spark.stall_seconds)
     silent = counts.last_commit is None or status.at - counts.last_commit > stalled
+    ahead = counts.last_commit - status.at if counts.last_commit else timedelta()
+    if ahead > CLOCKS_DIFFER:
+        problems.append(
+            f"clock: found the last commit {ahead.total_seconds():.0f} s ahead of it, wanted none. "
+            "Remedy: timedatectl shows whether the clock is right; the job draws it back once it is"
+        )
     if status.lag and silent:
         problems.append(
             f"{JOB}: found {status.lag} records waiting and last commit "

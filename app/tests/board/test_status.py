@@ -113,6 +113,7 @@ def test_a_healthy_board_has_no_problem():
         ({"last_commit": None}, "music-metrics: found 2 records waiting"),
         ({"recent_gaps": {"retention": 1, "shortened": 3}}, "music-metrics: found 1 new gaps"),
         ({"recent_gaps": {"began_anew": 2}}, "music-metrics: found 2 new gaps in the last day (began_anew)"),
+        ({"last_commit": NOW + timedelta(days=30)}, "clock: found the last commit 2592000 s ahead"),
         ({"inexact_sources": ["demo"]}, "PostgreSQL: found metrics that differ"),
     ],
 )

@@ -275,7 +275,7 @@ def test_systemd_is_told(tmp_path, monkeypatch):
 
 
 def test_a_service_that_leaves_events_unsent_says_how_many(broker, topic, files, tmp_path):
-    kafka = KafkaSettings(bootstrap=broker.bootstrap, topic=topic, rejects_topic=f"{topic}_rejected")
+    kafka = KafkaSettings(bootstrap=broker.bootstrap, topic=topic)
     ensure_topics(Settings(kafka=kafka, paths=PathSettings(files=files)))
     (tmp_path / "music.toml").write_text(
         f'[kafka]\nbootstrap = "{broker.bootstrap}"\ntopic = "{topic}"\n[paths]\nfiles = "{files}"\n'

@@ -79,6 +79,8 @@ def _flow_table(status: Status, counts: Counted, zone: ZoneInfo) -> Table:
     table.add_row(
         "windows final up to", f"{counts.watermark.astimezone(zone):%F %T %Z}" if counts.watermark else "-"
     )
+    if not status.clock_synchronised:
+        table.add_row("clock", "not synchronised: nothing is deleted for its age, nor drawn back")
     if counts.batch_limit:
         limit = counts.batch_limit
         smaller = f" of {limit.most:,}: {limit.why}" if limit.why else ""
