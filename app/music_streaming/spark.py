@@ -41,7 +41,9 @@ def session(spark: SparkSettings, application: str, scratch: Path) -> SparkSessi
         "spark.driver.extraJavaOptions": f"{JVM_OPTIONS} -XX:TieredStopAtLevel=1",
         "spark.executor.memory": spark.executor_memory,
         "spark.executor.cores": str(spark.executor_cores),
-        "spark.executor.extraJavaOptions": JVM_OPTIONS,
+        # Codecs unpack their libraries there. One that is killed leaves them: in its own work folder they go
+        # with the application (the worker's clean-up), in /tmp, which is memory, nobody would delete them.
+        "spark.executor.extraJavaOptions": f"{JVM_OPTIONS} -Djava.io.tmpdir=.",
         # Bytes of each heap that are set aside. The default, 300 MB, forbids a heap below 450 MB.
         "spark.testing.reservedMemory": str(64 * 1024**2),
         "spark.local.dir": str(scratch),
