@@ -347,8 +347,8 @@ _INCOMING_REJECTS = sql.SQL(
 _DUE = """
 SELECT topic_id, serial, kafka_partition, kafka_offset, raw
 FROM rejected_events
-WHERE topic = %(topic)s AND due <= %(now)s AND topic_id = (
-    SELECT topic_id FROM rejected_events WHERE topic = %(topic)s AND due <= %(now)s ORDER BY due LIMIT 1)
+WHERE topic = %(topic)s AND due <= %(until)s AND topic_id = (
+    SELECT topic_id FROM rejected_events WHERE topic = %(topic)s AND due <= %(until)s ORDER BY due LIMIT 1)
 ORDER BY due, serial LIMIT %(most)s
 """
 

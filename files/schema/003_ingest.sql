@@ -111,7 +111,7 @@ CREATE TABLE rejected_events (
     PRIMARY KEY (topic_id, kafka_partition, kafka_offset)
 );
 COMMENT ON COLUMN rejected_events.serial IS 'Order of arrival; only the newest rows are kept';
-COMMENT ON COLUMN rejected_events.due IS 'When what was in the future is judged again; NULL for any other reason';
+COMMENT ON COLUMN rejected_events.due IS 'Its event_time, where that was in the future: it is judged again once it would be accepted';
 CREATE INDEX ON rejected_events (rejected_at);
 CREATE INDEX ON rejected_events (due) WHERE due IS NOT NULL;
 

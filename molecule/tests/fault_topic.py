@@ -4,6 +4,7 @@ recreate FOLDER   delete the topic and make it again: the ids that load.py's acc
                   the last minute of the old one
 retention         delete the older half of what the job, which must be down, has not read: the ids in it, and the gaps
                   [partition, from, to] that must be noted
+transactions      plays in a transaction that is aborted, and in one that is committed: the ids of both
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
-from kafka import TopicPartition
+from kafka import KafkaProducer, TopicPartition
 
 from account_file import entries
 from music_streaming.broker import admin, topic_state
+from music_streaming.event import format_time
 from music_streaming.settings import Role, Settings
 from music_streaming.topic import ensure_topics
 from on_board import valid_plays
@@ -62,4 +66,37 @@ def retention(folder: Path) -> dict[str, list[str] | list[list[int]]]:
     return {"ids": sorted(ids), "gaps": gaps}
 
 
-print(json.dumps(recreate(Path(sys.argv[2])) if sys.argv[1] == "recreate" else retention(Path(sys.argv[2]))))
+def transactions() -> dict[str, list[str]]:
+    ids: dict[str, list[str]] = {}
+    for outcome in ("aborted", "committed"):
+        producer = KafkaProducer(
+            bootstrap_servers=settings.kafka.bootstrap.split(","), transactional_id=f"faults-{outcome}"
+        )
+        producer.init_transactions()
+        producer.begin_transaction()
+        ids[outcome] = [str(uuid.uuid4()) for _ in range(200)]
+        for event_id in ids[outcome]:
+            play = {
+                "event_id": event_id,
+                "event_time": format_time(datetime.now(UTC)),
+                "source": "import",
+                "user_id": event_id[:4],
+                "title": outcome,
+                "artist": "Transaction",
+            }
+            producer.send(topic, key=event_id.encode(), value=json.dumps(play).encode())
+        producer.flush()
+        if outcome == "aborted":
+            producer.abort_transaction()
+        else:
+            producer.commit_transaction()
+        producer.close()
+    return ids
+
+
+if sys.argv[1] == "transactions":
+    print(json.dumps(transactions()))
+elif sys.argv[1] == "recreate":
+    print(json.dumps(recreate(Path(sys.argv[2]))))
+else:
+    print(json.dumps(retention(Path(sys.argv[2]))))

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from conftest import wait_for
-from faults import CATALOGUE, SHORT, Bench, Outcome, run, summary
+from fault_bench import SHORT, Bench, Outcome
+from faults import CATALOGUE, run, summary
 from figures import add
 
 # The reboot story pulls the plug.

@@ -1,0 +1,183 @@
+"""A board under load, to which faults are applied one by one: what is asked of it after each."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from account_file import ENTRY
+from conftest import UNITS, Board, wait_for
+
+RATE = 500
+ACCOUNT = "/var/tmp/music-faults"
+UNIT = "music-faults-load"
+GIVE_UP_SECONDS = 600
+# What lasts longer is left out of the short form.
+SHORT = 100
+# Kafka forces its files to disk so often; see kafka_flush_interval_ms.
+FLUSH_MS = 1000
+
+Apply = Callable[["Bench", random.Random], Iterable[str] | None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`apply` returns when the fault has ended, with the ids of acknowledged plays that it took away itself.
+
+    lasts: seconds from its beginning to its end. limit: seconds that recovery may take.
+    """
+
+    name: str
+    apply: Apply
+    lasts: float = 0
+    limit: float = 60
+
+
+@dataclass
+class Outcome:
+    """What was seen of one fault; seconds."""
+
+    name: str
+    limit: float
+    recovery: float
+    acknowledged: int = 0
+    kafka: int = 0
+    taken: int = 0
+    lost: int = 0
+    doubled: int = 0
+    exactness: dict[str, int] = field(default_factory=dict)
+    remark: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.recovery <= self.limit and not (self.lost or self.doubled or self.remark)
+
+
+@dataclass
+class Bench:
+    """The board under load, and what has been seen of it."""
+
+    board: Board
+    taken: set[str] = field(default_factory=set)
+
+    def root(self, script: str, *, check: bool = True, timeout: float = 600) -> str:
+        """Run a shell script on the board as root; what it prints."""
+        quoted = script.replace("'", "'\\''")
+        return self.board.ssh(f"sudo sh -c '{quoted}'", check=check, timeout=timeout).stdout
+
+    def start_load(self) -> None:
+        """Start load.py as a service that starts again whatever happens, at boot as well."""
+        # One that a run left which was killed.
+        self.end_load()
+        self.root(f"rm -rf {ACCOUNT}; mkdir {ACCOUNT}; touch {ACCOUNT}/acknowledged")
+        self.board.send(ACCOUNT, "account_file.py", "load.py")
+        # Whatever is acknowledged from here on lies behind this.
+        self.settle()
+        unit = (
+            "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestart=always\nRestartSec=1\n"
+            f"ExecStart=/opt/music/app/bin/python {ACCOUNT}/load.py {RATE} {ACCOUNT} 0\n"
+            "[Install]\nWantedBy=multi-user.target\n"
+        )
+        self.board.ssh(
+            f"sudo tee /etc/systemd/system/{UNIT}.service >/dev/null <<'UNIT'\n{unit}UNIT\n"
+            f"sudo systemctl daemon-reload && sudo systemctl enable --quiet --now {UNIT}"
+        )
+
+    def end_load(self) -> None:
+        """Stop the load and leave no trace of it but its plays."""
+        self.root(
+            f"systemctl disable --quiet --now {UNIT}; rm -rf {ACCOUNT} /etc/systemd/system/{UNIT}.service;"
+            " systemctl daemon-reload",
+            check=False,
+        )
+
+    def wait_recovered(self) -> float:
+        """Seconds until all units are active, containerd and the dashboards answer and a record goes through, in one look."""
+        started = time.monotonic()
+        units = " ".join([*UNITS, "docker", "containerd"])
+        asked: dict[str, Callable[[], str]] = {
+            # Of several units the command is content with one that is active.
+            "units": lambda: self._said(f"! systemctl is-active {units} | grep -v '^active$'"),
+            # Containers run on without it: what follows needs it to reach into one.
+            "containerd": lambda: self._said("sudo docker exec music-metrics true"),
+            "dashboards": self._dashboards,
+            "trace": lambda: self._said("sudo musicctl trace --seconds 10"),
+        }
+        while said := next((f"{what}: {answer}" for what, ask in asked.items() if (answer := ask())), ""):
+            if time.monotonic() - started > GIVE_UP_SECONDS:
+                raise TimeoutError(f"not well {GIVE_UP_SECONDS} s after the fault: {said}")
+            time.sleep(0.5)
+        return time.monotonic() - started
+
+    def wait_load(self) -> None:
+        """Wait until a second's worth of plays more is acknowledged: load upon the recovered board, counted as well."""
+
+        def size() -> int:
+            return int(self.root(f"stat --format=%s {ACCOUNT}/acknowledged"))
+
+        before = size()
+        wait_for(
+            f"{RATE} more acknowledged plays behind byte {before}",
+            lambda: size() >= before + RATE * ENTRY.size,
+            every=0.5,
+        )
+
+    def _said(self, command: str) -> str:
+        try:
+            done = self.board.ssh(command, check=False, timeout=120)
+        except subprocess.TimeoutExpired as error:
+            return str(error)
+        return "" if done.returncode == 0 else done.stdout + done.stderr or f"exit code {done.returncode}"
+
+    def _dashboards(self) -> str:
+        try:
+            with urllib.request.urlopen(f"http://{self.board.address}:8088/health", timeout=10) as answer:
+                return "" if answer.status == 200 else str(answer.status)
+        except (urllib.error.URLError, OSError) as error:
+            return str(error)
+
+    def settle(self) -> dict[str, Any]:
+        """The account since the last time, as account.py prints it."""
+        return self.board.script_on_board("account.py", ACCOUNT)
+
+    def once(self, fault: Fault, chance: random.Random) -> Outcome:
+        """Apply one fault, wait for recovery, count."""
+        started = time.monotonic()
+        try:
+            self.taken |= set(fault.apply(self, chance) or ())
+            recovery = self.wait_recovered()
+            self.wait_load()
+            seen = self.settle()
+        except (TimeoutError, subprocess.SubprocessError, pytest.fail.Exception) as error:
+            return Outcome(fault.name, fault.limit, time.monotonic() - started, remark=str(error)[-500:])
+        gone = set(seen["not_in_postgres"])
+        unexplained = sorted(set(seen["not_in_kafka"]) - self.taken)
+        remarks = []
+        if unexplained:
+            remarks.append(f"{len(unexplained)} acknowledged plays not in Kafka: {unexplained[:3]}")
+        if invented := sorted(set(seen["not_sent"]) - self.taken):
+            remarks.append(f"{len(invented)} rows that nobody sent: {invented[:3]}")
+        if not seen["acknowledged"]:
+            remarks.append("no play was acknowledged")
+        if said := self._said("sudo musicctl validate"):
+            remarks.append(f"validate: {said[-300:]}")
+        return Outcome(
+            name=fault.name,
+            limit=fault.limit,
+            recovery=recovery,
+            acknowledged=seen["acknowledged"],
+            kafka=seen["kafka"],
+            taken=len(gone & self.taken),
+            lost=len(gone - self.taken) + seen["short"],
+            doubled=seen["doubled"],
+            exactness=seen["exactness"],
+            remark="; ".join(remarks),
+        )

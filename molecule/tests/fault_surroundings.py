@@ -1,0 +1,216 @@
+"""Faults of what is around the services: the plug, the disk, the network, the clock, the packages."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from conftest import UNITS, Board
+from fault_bench import ACCOUNT, FLUSH_MS, Apply, Bench
+from tail import cut_tail
+
+FAKETIME = "/usr/lib/*/faketime/libfaketime.so.1"
+
+
+def power_cut(bench: Bench, _chance: random.Random) -> None:
+    _molecule_board("power-cut", bench.board.name)
+    _molecule_board("power-on", bench.board.name)
+
+
+def power_cut_with_tail(bench: Bench, _chance: random.Random) -> set[str]:
+    """The same, and what the broker appended in its last second had not reached the disk.
+
+    How much of that second there is depends on the load; none of it need have been written.
+    """
+    _molecule_board("power-cut", bench.board.name)
+    cache = Path(os.environ.get("MUSIC_CACHE", Path.home() / ".cache/music-streaming"))
+    taken = cut_tail(
+        cache / "boards" / bench.board.name / "root/var/lib/music/kafka", "stream_events", FLUSH_MS
+    )
+    _molecule_board("power-on", bench.board.name)
+    return taken
+
+
+def _molecule_board(verb: str, name: str) -> None:
+    subprocess.run([Board.script, verb, name], check=True, capture_output=True, timeout=300)
+
+
+@contextlib.contextmanager
+def small_disk(bench: Bench, device: str = "", options: str = "loop") -> Iterator[str]:
+    """Have all data on a small disk of its own meanwhile; yields the folder.
+
+    device: instead of the image itself; a shell text that prints its path, and knows the image as $image.
+    """
+    data, whole, image = "/var/lib/music", "/var/lib/music.whole", "/var/tmp/music-disk.img"
+    stop = f"systemctl stop {' '.join(UNITS)} music.target"
+    start = "systemctl start --no-block music.target"
+    # A simulated board has no devices but those that are made.
+    bench.root(
+        "set -e; command -v mkfs.ext4 >/dev/null || apt-get install -y -q e2fsprogs >/dev/null;"
+        " [ -e /dev/loop-control ] || { mknod /dev/loop-control c 10 237; mknod /dev/loop0 b 7 0; };"
+        f" truncate -s $(($(du -sm {data} | cut -f1) + 500))M {image}; mkfs.ext4 -q -m 0 {image}"
+    )
+    mounted = f'image={image}; mount -o {options} "{f"$({device})" if device else image}" {data}'
+    try:
+        bench.root(
+            f"set -e; {stop}; mv {data} {whole}; mkdir {data}; {mounted}; cp -a {whole}/. {data}/; {start}"
+        )
+        bench.wait_recovered()
+        yield data
+        bench.wait_recovered()
+        bench.settle()
+    finally:
+        bench.root(
+            f"set -e; {stop}; if mountpoint -q {data}; then rm -rf {whole}; mkdir {whole}; cp -a {data}/. {whole}/; umount {data}; fi;"
+            f" if [ -e {whole} ]; then rmdir {data}; mv {whole} {data}; fi; rm {image}; {start}"
+        )
+
+
+def disk_full(bench: Bench, _chance: random.Random) -> None:
+    """The disk is filled up under load and freed again."""
+    with small_disk(bench) as data:
+        bench.root(
+            f"free=$(df --output=avail -B1 {data} | tail -n 1); fallocate -l $free {data}/filler"
+            f" || dd if=/dev/zero of={data}/filler bs=1M status=none; sleep 40; df {data} >&2; rm {data}/filler",
+            check=False,
+        )
+
+
+def disk_read_only(bench: Bench, _chance: random.Random) -> None:
+    """The disk turns read-only, as ext4 does after an error; then what a reboot does: stop, check, mount."""
+    with small_disk(bench, options="loop,errors=remount-ro") as data:
+        bench.root(
+            f"set -e; device=$(findmnt --noheadings --output SOURCE {data}); name=$(basename $device);"
+            " echo fault >/sys/fs/ext4/$name/trigger_fs_error; sleep 30;"
+            f" ! touch {data}/written 2>/dev/null || {{ echo not read-only >&2; exit 1; }};"
+            f" systemctl stop {' '.join(UNITS)} music.target; mount -o remount,ro {data} || true;"
+            f" umount {data}; e2fsck -fy $device >&2 || true; mount -o errors=remount-ro $device {data};"
+            " systemctl start --no-block music.target"
+        )
+
+
+DEVICE_MAPPER = (
+    "loop=$(losetup --find --show $image); size=$(blockdev --getsz $loop);"
+    ' dmsetup create music-faults --table "0 $size linear $loop 0"; echo /dev/mapper/music-faults'
+)
+
+
+def disk_errors(bench: Bench, _chance: random.Random) -> None:
+    """Each access to the disk fails for 20 s; where the kernel has no device mapper this is no fault at all."""
+    bench.root("command -v dmsetup >/dev/null || apt-get install -y -q dmsetup >/dev/null")
+    if bench.root("dmsetup version >/dev/null 2>&1 || echo none", check=False).strip():
+        return
+    table = "dmsetup suspend --noflush music-faults; dmsetup load music-faults --table"
+    size = "size=$(dmsetup table music-faults | cut -d' ' -f2)"
+    loop = "loop=$(losetup --list --noheadings --output NAME | head -n 1)"
+    try:
+        with small_disk(bench, DEVICE_MAPPER, "errors=continue") as data:
+            bench.root(
+                f'{size}; {loop}; {table} "0 $size error"; dmsetup resume music-faults; sleep 20;'
+                f' {table} "0 $size linear $loop 0"; dmsetup resume music-faults;'
+                f" systemctl stop {' '.join(UNITS)} music.target; umount {data};"
+                f" e2fsck -fy /dev/mapper/music-faults >&2; mount /dev/mapper/music-faults {data};"
+                " systemctl start --no-block music.target",
+                check=False,
+            )
+    finally:
+        bench.root("dmsetup remove music-faults; losetup --detach-all", check=False)
+
+
+def partition(seconds: int) -> Apply:
+    """Drop every packet from the driver to the database."""
+    rule = "OUTPUT -p tcp --dport 5432 -m owner --uid-owner music-spark -j DROP"
+
+    def apply(bench: Bench, _chance: random.Random) -> None:
+        bench.root(f"iptables -w -I {rule}; sleep {seconds}; iptables -w -D {rule}")
+
+    return apply
+
+
+def clock(shift: str, *, rejected: bool) -> Apply:
+    """Another load whose clock is wrong: what is dated ahead is a reject, what is old is a late play."""
+
+    def apply(bench: Bench, _chance: random.Random) -> None:
+        count, folder = 1000, f"{ACCOUNT}/clock"
+        counted = "SELECT coalesce(sum(rejected), 0) FROM ingest_reject_totals WHERE reason = 'in_future'"
+        if not rejected:
+            counted = "SELECT count(*) FROM stream_events WHERE source = 'import' AND event_time < now() - interval '399 days'"
+        before = int(bench.board.sql(counted)[-1][0])
+        bench.root(
+            "test -e /usr/lib/*/faketime/libfaketime.so.1 || apt-get install -y -q libfaketime >/dev/null;"
+            f" rm -rf {folder}; mkdir {folder}; LD_PRELOAD=$(ls /usr/lib/*/faketime/libfaketime.so.1)"
+            f" FAKETIME='{shift}' FAKETIME_DONT_FAKE_MONOTONIC=1 /opt/music/app/bin/python {ACCOUNT}/load.py"
+            f" 200 {folder} {count}"
+        )
+        deadline = time.monotonic() + 60
+        while (seen := int(bench.board.sql(counted)[-1][0])) < before + count and time.monotonic() < deadline:
+            time.sleep(1)
+        if seen < before + count:
+            raise TimeoutError(f"counted {seen - before} plays of a clock {shift}, wanted {count}")
+
+    return apply
+
+
+def clock_behind(bench: Bench, _chance: random.Random) -> list[str]:
+    """A sender whose clock is right, seen from a board that is 7 minutes behind.
+
+    Its plays are rejects at first. The board's clock comes nearer only by the time that passes, and then they are plays.
+    """
+    count, folder = 300, f"{ACCOUNT}/clock"
+    bench.root(
+        f"test -e {FAKETIME} || apt-get install -y -q libfaketime >/dev/null; rm -rf {folder}; mkdir {folder};"
+        f" LD_PRELOAD=$(ls {FAKETIME}) FAKETIME=+7m FAKETIME_DONT_FAKE_MONOTONIC=1"
+        f" /opt/music/app/bin/python {ACCOUNT}/load.py 200 {folder} {count}"
+    )
+    deadline = time.monotonic() + 300
+    while (seen := bench.board.script_on_board("fault_rows.py", folder))["rows"] != count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{seen['rows']} of {count} plays were accepted when their time had come")
+        time.sleep(5)
+    return list(seen["ids"])
+
+
+# --- names, addresses, packages, images ---
+
+
+def no_names(seconds: int) -> Apply:
+    """No server of names answers, and the job begins anew meanwhile."""
+    rule = "OUTPUT -p udp --dport 53 -j DROP"
+
+    def apply(bench: Bench, _chance: random.Random) -> None:
+        bench.root(
+            f"iptables -w -I {rule}; systemctl restart --no-block music-metrics; sleep {seconds};"
+            f" iptables -w -D {rule}"
+        )
+
+    return apply
+
+
+def no_ipv6(seconds: int) -> Apply:
+    """No address of IPv6, ::1 neither, and the broker and the job begin anew meanwhile."""
+    switch = "sysctl -q -w net.ipv6.conf.all.disable_ipv6"
+
+    def apply(bench: Bench, _chance: random.Random) -> None:
+        bench.root(
+            f"{switch}=1; systemctl restart --no-block music-kafka music-metrics; sleep {seconds}; {switch}=0"
+        )
+
+    return apply
+
+
+def package_cut(bench: Bench, _chance: random.Random) -> None:
+    """An installation of the owner's is killed in the middle; dpkg's own remedy then ends it."""
+    bench.root(
+        "apt-get install -y -q --reinstall --download-only tzdata >/dev/null 2>&1;"
+        " timeout --signal KILL 2 apt-get install -y -q --reinstall tzdata >/dev/null 2>&1;"
+        " sleep 5; dpkg --configure -a >/dev/null; apt-get install -y -q --fix-broken >/dev/null"
+    )
+
+
+# What is running keeps its image; the job comes back from its own.
+PRUNE = "docker system prune --all --force --volumes >/dev/null; systemctl restart --no-block music-metrics"
