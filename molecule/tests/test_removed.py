@@ -22,7 +22,7 @@ OF_THE_DATA = r"files (/etc/music|/var/lib/music)[/:]|files /etc/(passwd|group|s
 @pytest.fixture(scope="module", autouse=True)
 def _without_guests(board: Board) -> None:
     board.ssh(
-        f"sudo sh -c 'apt-get purge -y -q --auto-remove {GUESTS}; rm -rf /root/secrets-before /mnt/stick'",
+        f"sudo sh -c 'apt-get purge -y -q --auto-remove {GUESTS}; rm -rf /root/secrets-before /mnt/stick /run/board-tests'",
         timeout=300,
     )
 
