@@ -19,7 +19,7 @@ export MUSIC_CACHE := $(CACHE)
 # Ansible wants UTF-8, whatever this computer speaks.
 export LC_ALL := C.UTF-8
 
-.PHONY: help setup up try check down ssh test test-all test-app test-slow test-board test-long test-faults test-fresh lint docs lock bench clean
+.PHONY: help setup up try check down ssh test test-all test-app test-slow test-board test-long test-faults test-fresh lint docs lock bench bench-year clean
 
 help: ## show these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -94,6 +94,9 @@ lock: setup ## renew the locks after a change of requirements.txt or pyproject.t
 
 bench: setup-test ## list the scripts that measure speed
 	@ls bench/*.py
+
+bench-year: setup-test ## fill three years with PLAYS (50 million), print sizes, speeds, exactness
+	python bench/year.py $(if $(PLAYS),--plays $(PLAYS))
 
 clean: ## remove what make made here (the cache folder of images stays)
 	rm -rf .venv .cache
