@@ -40,8 +40,7 @@ AS_ON_A_BOARD = "-c random_page_cost=1.1 -c effective_cache_size=1GB -c work_mem
 
 _PLAYS = Path(__file__).with_name("dashboards_day.sql")
 _DAY = sql.SQL(
-    "(SELECT * FROM stream_events "
-    "WHERE event_time >= %(day)s AND event_time < %(day)s + interval '1 day') AS plays"
+    "(SELECT * FROM stream_events WHERE event_time >= %(day)s AND event_time < %(day)s + interval '1 day')"
 )
 # A batch a second for the last day, in which its plays were stored.
 _BATCHES = """
@@ -72,8 +71,8 @@ def fill(server: str, plays: int, days: int) -> None:
             parameters = {"day": day, "plays": plays // days}
             cursor.execute("SELECT make_demo_partitions(%s::date[])", ([day.date()],))
             cursor.execute(_PLAYS.read_text(encoding="utf-8"), parameters)
-            for table in metrics.TABLES:
-                cursor.execute(metrics.add_stored(table, _DAY), parameters)
+            for statement in metrics.stored_plays(_DAY):
+                cursor.execute(statement, parameters)
             connection.commit()
             print(f"filled {day:%Y-%m-%d}", file=sys.stderr)
         cursor.execute(_BATCHES)

@@ -14,7 +14,7 @@ SELECT CASE WHEN relname LIKE 'stream_events_demo%' THEN 'demo plays'
             WHEN relname LIKE 'stream_events%' THEN 'own plays'
             WHEN relname LIKE 'ingest_batches%' THEN 'accounts of batches'
             WHEN relname LIKE 'rejected%' THEN 'rejects'
-            WHEN relname ~ 'metrics|song|genre' THEN 'metrics'
+            WHEN relname ~ 'metrics|song|genre|content_performance|country_hour|ingest_periods' THEN 'metrics'
             ELSE 'other tables' END,
        sum(pg_total_relation_size(oid))::bigint, NULL::bigint
 FROM pg_class

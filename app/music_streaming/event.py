@@ -171,14 +171,6 @@ def parse_time(text: str) -> datetime | None:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def window_start(moment: datetime, width: timedelta) -> datetime:
-    """Start of the window that a moment falls in; windows are counted from 1970 in UTC."""
-    return moment - (moment - _EPOCH) % width
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 class Rejected(Exception):  # noqa: N818  it is an outcome, not a fault
     """Why an event is refused: a key of REASONS, and the field where one is to blame.
 

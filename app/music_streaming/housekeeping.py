@@ -6,9 +6,7 @@ import datetime as dt
 import logging
 from typing import TYPE_CHECKING, Any
 
-import psycopg2
-
-from music_streaming import table
+from music_streaming import retention, table
 
 if TYPE_CHECKING:
     from music_streaming.settings import StreamSettings
@@ -43,27 +41,16 @@ def draw_back(connection: Any, rules: table.Rules, now: dt.datetime) -> list[str
 
 
 def expire(connection: Any, stream: StreamSettings) -> None:
-    """Let generated plays expire and forget old batches."""
-    expired = delete_old(connection, stream.demo_retention_days, stream.batches_kept_days)
-    if expired:
-        log.info("%d demo plays are older than %d days and gone", expired, stream.demo_retention_days)
-
-
-def delete_old(connection: Any, demo_retention_days: int, batches_kept_days: int) -> int | None:
-    """Let generated plays expire and forget old batches; returns how many plays expired.
+    """Let plays and windows grow old (retention.py).
 
     Only by a clock that is right (clock.synchronised): one that is ahead takes everything for old.
-    None where a long query of a reader stood in the way: try again later.
     """
-    with connection, connection.cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM ingest_batches WHERE committed_at < now() - make_interval(days => %s)",
-            (batches_kept_days,),
-        )
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute("SELECT expire_demo_events(%s)", (demo_retention_days,))
-            expired: int = cursor.fetchone()[0]
-            return expired
-    except (psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected):
-        return None
+    ages = retention.Ages(
+        stream.demo_retention_days,
+        stream.fold_hours_after_days,
+        stream.fold_days_after_days,
+        stream.batches_kept_days,
+    )
+    done = retention.housekeep(connection, ages)
+    if done.expired or done.folded_days:
+        log.info("%d demo plays expired, windows of %d days folded", done.expired or 0, done.folded_days)

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 
 from music_streaming import event
 from music_streaming.country import region_of
-from music_streaming.metrics import WINDOWS
 
 _TIME = pa.timestamp("us", tz="UTC")
 _ARROW = {"integer": pa.int64(), "boolean": pa.bool_(), "time": _TIME}
@@ -24,7 +23,6 @@ PLAYS = pa.schema(
         **{field.name: _ARROW.get(field.kind, pa.string()) for field in event.FIELDS},
         "region": pa.string(),
         **_POSITION,
-        **dict.fromkeys(WINDOWS, _TIME),
     }
 )
 FLAWS = pa.schema({**_POSITION, "field": pa.string(), "reason": pa.string()})
@@ -80,7 +78,6 @@ def _fast(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     columns["completed"] = pc.coalesce(columns["completed"], _completed(columns))
     columns["region"] = _map(columns["country"], region_of, pa.string())
     columns |= {name: position[name] for name in position.column_names}
-    columns |= {name: _windows(columns["event_time"], width) for name, width in WINDOWS.items()}
     plays = pa.table({name: columns[name] for name in PLAYS.names}).cast(PLAYS)
     return plays, pa.concat_tables([FLAWS.empty_table(), *flaws])
 
@@ -142,14 +139,6 @@ def _completed(columns: dict[str, pa.Array]) -> pa.Array:
     return pc.greater_equal(heard, pc.multiply(columns["duration_ms"], 9))
 
 
-def _windows(times: pa.Array, width: dt.timedelta) -> pa.Array:
-    """Starts of the windows that moments fall in; windows are counted from 1970 in UTC."""
-    moments = times.cast(_TIME).cast(pa.int64())
-    step = width // dt.timedelta(microseconds=1)
-    # No moment is before 1970, so integer division rounds down.
-    return pc.multiply(pc.divide(moments, step), step).cast(_TIME)
-
-
 def _slow(rows: pa.Table, future_tolerance: dt.timedelta) -> tuple[pa.Table, pa.Table, pa.Table]:
     plays, flaws, rejects = [], [], []
     for row in rows.drop_columns(["fields"]).to_pylist():
@@ -163,9 +152,7 @@ def _slow(rows: pa.Table, future_tolerance: dt.timedelta) -> tuple[pa.Table, pa.
             rejects.append(position | why | {"raw": "\\x" + row["value"][: event.RAW_LIMIT].hex()})
             continue
         flaws += [position | flaw._asdict() for flaw in parsed.flaws]
-        started = parsed.play["event_time"]
-        windows = {name: event.window_start(started, width) for name, width in WINDOWS.items()}
-        plays.append(parsed.play | position | windows)
+        plays.append(parsed.play | position)
     return (
         pa.Table.from_pylist(plays, PLAYS),
         pa.Table.from_pylist(flaws, FLAWS),

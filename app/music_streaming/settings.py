@@ -17,7 +17,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from music_streaming.error import MusicError
@@ -147,15 +155,25 @@ class SparkSettings(_Section):
 class StreamSettings(_Section):
     """Rules of the stream and how long rows are kept.
 
+    Windows of 5 minutes become hours after `fold_hours_after_days`, hours become days of the display time
+    zone after `fold_days_after_days`, which is no less.
     clock_trusted: the board's clock is right though the kernel knows of no time server.
     """
 
     future_tolerance_seconds: Annotated[int, Field(ge=0)] = 300
     watermark_delay_seconds: Annotated[int, Field(ge=0)] = 600
     demo_retention_days: Count = 14
+    fold_hours_after_days: Count = 14
+    fold_days_after_days: Count = 90
     rejects_kept: Count = 100_000
     batches_kept_days: Count = 7
     clock_trusted: bool = False
+
+    @model_validator(mode="after")
+    def _hours_before_days(self) -> Self:
+        if self.fold_days_after_days < self.fold_hours_after_days:
+            raise ValueError("wanted fold_days_after_days no less than fold_hours_after_days")
+        return self
 
 
 class ProducerSettings(_Section):

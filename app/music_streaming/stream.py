@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg2
 import tenacity
 
-from music_streaming import clock, disk, housekeeping, offsets, query, spark, table
+from music_streaming import clock, disk, housekeeping, offsets, query, retention, spark, table
 from music_streaming.broker import KafkaError, admin, offsets_by_time, probe, topic_state
 from music_streaming.error import MusicError, database_error
 from music_streaming.guard import TopicGuard
@@ -147,6 +147,7 @@ class Job:
         bootstrap = self.settings.kafka.bootstrap
         # A new connection for each attempt: the earlier one may be lost.
         with contextlib.closing(self._connect()) as connection:
+            retention.set_zone(connection, self.settings.display_time_zone)
             stored = offsets.stored_offsets(connection, self.topic)
             kafka = topic_state(bootstrap, self.topic)
             times = stored.newest_kafka_times if stored and stored.topic_id == kafka.topic_id else {}

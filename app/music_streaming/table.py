@@ -218,9 +218,12 @@ def _insert_plays(
         return 0, 0, None
     demo = plays["event_time"].filter(pc.equal(plays["source"], "demo"))
     days = pc.unique(pc.cast(demo, pa.date32(), safe=False)).to_pylist()
+    # Windows are not folded while plays are being added to them (retention.py).
+    cursor.execute("SELECT pg_advisory_xact_lock_shared(hashtext('metrics_folding'))")
     if days:
         cursor.execute("SELECT make_demo_partitions(%s::date[])", (days,))
     _copy(cursor, "incoming", plays.drop_columns(["kafka_time"]))
+    cursor.execute(_INSERT_SONGS)
     cursor.execute(_INSERT_PLAYS, {"watermark": watermark})
     inserted = {source: (accepted, late, newest) for source, accepted, late, newest in cursor.fetchall()}
     for source in sorted(pc.unique(plays["source"]).to_pylist()):
@@ -327,17 +330,11 @@ SET idle_in_transaction_session_timeout = '60s';
 """
 
 _STORED = (*PLAY_COLUMNS, "kafka_partition", "kafka_offset")
-# What is copied of a play: what is stored, and the starts of its windows. Types are those of the tables that
-# the rows go to.
+# Types are those of the table that the rows go to.
 _INCOMING = sql.SQL(
     "CREATE TEMPORARY TABLE IF NOT EXISTS incoming ON COMMIT DELETE ROWS AS "
-    "SELECT {stored}, {windows} FROM stream_events WITH NO DATA"
-).format(
-    stored=metrics.columns(_STORED),
-    windows=sql.SQL(", ").join(
-        sql.SQL("NULL::timestamptz AS {}").format(sql.Identifier(name)) for name in metrics.WINDOWS
-    ),
-)
+    "SELECT {stored} FROM stream_events WITH NO DATA"
+).format(stored=metrics.columns(_STORED))
 _INCOMING_REJECTS = sql.SQL(
     "CREATE TEMPORARY TABLE IF NOT EXISTS incoming_rejects ON COMMIT DELETE ROWS AS "
     "SELECT {} FROM rejected_events WITH NO DATA"
@@ -352,6 +349,7 @@ WHERE topic = %(topic)s AND due <= %(until)s AND topic_id = (
 ORDER BY due, serial LIMIT %(most)s
 """
 
+_INSERT_SONGS = metrics.add_songs(sql.Identifier("incoming"))
 _INSERT_PLAYS = sql.SQL("""
 WITH inserted AS (
     INSERT INTO stream_events ({stored}, late)
@@ -360,13 +358,16 @@ WITH inserted AS (
     ON CONFLICT DO NOTHING
     RETURNING kafka_partition, kafka_offset, late
 ), fresh AS MATERIALIZED (
-    SELECT i.*, n.late FROM inserted AS n JOIN incoming AS i USING (kafka_partition, kafka_offset)
+    SELECT i.*, n.late, s.song, {prepared}
+    FROM inserted AS n
+    JOIN incoming AS i USING (kafka_partition, kafka_offset)
+    JOIN songs AS s USING ({songs})
+    CROSS JOIN metrics_folding AS f
 ), {added}
 SELECT source, count(*), count(*) FILTER (WHERE late), max(event_time) FROM fresh GROUP BY source
 """).format(
     stored=metrics.columns(_STORED),
-    added=sql.SQL(", ").join(
-        sql.SQL("{} AS ({})").format(sql.Identifier(f"{metric.name}_added"), metrics.add(metric, "fresh"))
-        for metric in metrics.TABLES
-    ),
+    prepared=metrics.prepared(),
+    songs=metrics.columns(metrics.SONG_KEYS),
+    added=metrics.add_everywhere(sql.Identifier("fresh")),
 )

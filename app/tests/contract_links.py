@@ -62,7 +62,7 @@ def rows_faults(columns: Columns) -> Iterator[str]:
     """Query -> rows: rows.PLAYS has each field once, typed, and what the metrics need."""
     wanted = {field.name: TYPES.get(field.kind, TEXT)[0] for field in event.FIELDS}
     wanted |= {"region": "string", "kafka_partition": "int32", "kafka_offset": "int64"}
-    wanted |= dict.fromkeys(("kafka_time", *metrics.WINDOWS), TYPES["time"][0])
+    wanted |= {"kafka_time": TYPES["time"][0]}
     yield from compare("rows", columns, wanted)
 
 
@@ -79,42 +79,42 @@ def stored_faults(tables: Tables) -> Iterator[str]:
 
 def metrics_faults(tables: Tables, keys: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
     """metrics.py -> SQL: tables, keys, counts and sketches; and what they are made from are columns of a play."""
-    for table in metrics.TABLES:
-        key = ("window_start", "source", *table.keys)
-        wanted = _metric_columns(key, metrics.COUNT_NAMES, metrics.SKETCH_NAMES) | {"updated_at": TIME}
-        yield from _table_faults(tables, keys, table.name, key, wanted)
+    for table in (*metrics.TABLES, *metrics.ROLL_UPS):
+        yield from _table_faults(tables, keys, table)
+    for table in metrics.SHOWN:
         for view in ("ingest_exactness", "ingest_exactness_recent"):
             if table.name.removesuffix("_metrics") not in tables[view]:
                 yield f"{view}: found no sum of {table.name}, wanted each table of metrics"
-    for roll_up in metrics.ROLL_UPS:
-        key = (roll_up.start, "source", *roll_up.keys)
-        wanted = _metric_columns(key, roll_up.counts, roll_up.sketches)
-        yield from _table_faults(tables, keys, roll_up.name, key, wanted)
-    others = {name for name in tables if name.endswith("_metrics")} - set(metrics.TABLE_NAMES)
+        if table.name in tables:
+            shown = {column: type_.removesuffix(" NOT NULL") for column, type_ in tables[table.name].items()}
+            yield from compare(table.name, shown, _metric_columns(table))
+    others = {name for name in tables if name.endswith("_metrics")} - {*metrics.BY_NAME, *metrics.TABLE_NAMES}
     yield from (f"metrics.py: found no {name}, wanted each table of metrics" for name in sorted(others))
     for count in metrics.COUNTS:
         wanted_type = "boolean" if count.flag else "bigint"
         if count.of and tables["stream_events"].get(count.of) != wanted_type:
             yield f"metrics.py: found {count.name} of {count.of}, wanted a {wanted_type} of stream_events"
-    for sketch in metrics.SKETCHES:
+    for sketch in (metrics.LISTENERS, metrics.SONGS):
         if sketch.of not in tables["stream_events"]:
             yield f"metrics.py: found {sketch.name} of {sketch.of}, wanted a column of stream_events"
 
 
-def _metric_columns(key: tuple[str, ...], counts: tuple[str, ...], sketches: tuple[str, ...]) -> Columns:
-    columns = dict.fromkeys(key[1:], "text") | {key[0]: TIME}
-    return columns | dict.fromkeys(counts, "bigint") | dict.fromkeys(sketches, f"hll({metrics.LOG2M})")
+def _metric_columns(table: metrics.Table) -> Columns:
+    columns = dict.fromkeys(table.key[1:], "text") | {table.start: TIME}
+    columns |= {"song": "integer"} if "song" in table.keys else {}
+    columns |= {"updated_at": TIME} if table.updated else {}
+    columns |= dict.fromkeys(table.sketch_names, f"hll({metrics.LOG2M})")
+    return columns | dict.fromkeys(table.count_names, "bigint")
 
 
-def _table_faults(
-    tables: Tables, keys: Mapping[str, tuple[str, ...]], name: str, key: tuple[str, ...], wanted: Columns
-) -> Iterator[str]:
-    if name not in tables:
-        yield f"{name}: found no such table, wanted it as metrics.py says"
+def _table_faults(tables: Tables, keys: Mapping[str, tuple[str, ...]], table: metrics.Table) -> Iterator[str]:
+    if table.name not in tables:
+        yield f"{table.name}: found no such table, wanted it as metrics.py says"
         return
-    yield from compare(name, tables[name], {column: f"{type_} NOT NULL" for column, type_ in wanted.items()})
-    if keys[name] != key:
-        yield f"{name}: found the key {', '.join(keys[name])}, wanted {', '.join(key)}"
+    wanted = {column: f"{type_} NOT NULL" for column, type_ in _metric_columns(table).items()}
+    yield from compare(table.name, tables[table.name], wanted)
+    if keys[table.name] != table.key:
+        yield f"{table.name}: found the key {', '.join(keys[table.name])}, wanted {', '.join(table.key)}"
 
 
 def dataset_faults(cursor: Any, bundle: Bundle) -> Iterator[str]:

@@ -12,7 +12,8 @@ from music_streaming import event
 from music_streaming.board.ahead import Ahead, ahead, beyond, delete_rows
 from music_streaming.board.validate import validate
 from music_streaming.clock import kernel_synchronised, synchronised
-from music_streaming.housekeeping import delete_old, make_good
+from music_streaming.housekeeping import make_good
+from music_streaming.retention import Ages, housekeep
 from music_streaming.settings import Settings
 from music_streaming.table import Rules, prepare_session, write
 from music_streaming.testing.postgres import Database
@@ -139,32 +140,32 @@ def test_expiry_keeps_the_sums(database: Database, writer: Any) -> None:
     events = [play(n, event_time=moment) for n, moment in enumerate(moments)]
     old = [play(99, event_time=moments[-1], source="scrobble")]
     write(writer, batch(rows(*events, *old)), Rules())
-    assert delete_old(writer, 6, 7) == 4
+    assert housekeep(writer, Ages(6)).expired == 4
     assert exact(database) == 9
     assert database.rows("SELECT expired FROM ingest_totals ORDER BY source") == [(4,), (0,), (0,)]
     again = [play(n + 200, event_time=moment) for n, moment in enumerate(moments)]
     write(writer, batch(rows(*again, start=9)), Rules())
     assert exact(database) == 17
-    assert delete_old(writer, 6, 7) == 4
-    assert delete_old(writer, 20, 7) == 0
+    assert housekeep(writer, Ages(6)).expired == 4
+    assert housekeep(writer, Ages(20)).expired == 0
     assert exact(database) == 17
     partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'stream_events_demo'::regclass"
-    assert database.value(partitions) == 5
+    assert database.value(partitions) == 6
 
 
 def test_expiry_gives_way_to_a_long_query(database: Database, writer: Any) -> None:
     write(writer, batch(rows(play(1, event_time=event.format_time(NOW - dt.timedelta(days=50))))), Rules())
     with contextlib.closing(database.connect("superset_reader")) as reader:
         reader.cursor().execute("SELECT count(*) FROM stream_events")
-        assert delete_old(writer, 14, 7) is None
+        assert housekeep(writer, Ages(14)).expired is None
         assert exact(database) == 1
-    assert delete_old(writer, 14, 7) == 1
+    assert housekeep(writer, Ages(14)).expired == 1
     assert exact(database) == 1
 
 
 def test_old_batches_are_forgotten(database: Database, writer: Any) -> None:
     write(writer, batch(rows(play(1))), Rules())
     database.rows("UPDATE ingest_batches SET committed_at = now() - interval '8 days'", role="music_owner")
-    delete_old(writer, 14, 7)
+    housekeep(writer, Ages(14))
     assert database.value("SELECT count(*) FROM ingest_batches") == 0
     assert database.value("SELECT accepted FROM ingest_state") == 1

@@ -1,6 +1,5 @@
 """The query on batch DataFrames: every malformed shape, and what may take the fast path."""
 
-import datetime as dt
 import json
 import random
 from typing import Any
@@ -110,18 +109,6 @@ def test_usual_plays_take_the_fast_path(spark: SparkSession) -> None:
     ]
     compact = [json.dumps(one, separators=(",", ":")).encode() for one in usual if isinstance(one, dict)]
     assert [found.fast for found in found_of(spark, usual + compact)] == [True] * 9
-
-
-@pytest.mark.parametrize("title", ["Song", "Song\U0001f3b5"], ids=["fast", "slow"])
-def test_windows_are_those_of_the_event(spark: SparkSession, title: str) -> None:
-    times = ["2026-11-25T10:59:59.999Z", "2026-11-25T11:00:00.000Z"]
-    found = found_of(spark, [encoded(title=title, event_time=time) for time in times])
-    assert [one.fast for one in found] == [title == "Song"] * 2
-    started = [one.play or {} for one in found]
-    assert [(play["metric_window"], play["content_window"]) for play in started] == [
-        (dt.datetime(2026, 11, 25, 10, 55, tzinfo=dt.UTC), dt.datetime(2026, 11, 25, 10, tzinfo=dt.UTC)),
-        (dt.datetime(2026, 11, 25, 11, tzinfo=dt.UTC), dt.datetime(2026, 11, 25, 11, tzinfo=dt.UTC)),
-    ]
 
 
 NASTY = (

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from music_streaming import event
-from music_streaming.metrics import TABLES
+from music_streaming.metrics import SHOWN
 from music_streaming.offsets import (
     OffsetsMovedBackError,
     TopicRecreatedError,
@@ -109,7 +109,7 @@ def test_one_batch(database: Database, writer: Any) -> None:
     assert exact(database) == 50
     columns = "streams, completions, skips, likes, listened_ms, duration_ms"
     sums = ", ".join(f"sum({name})" for name in columns.split(", "))
-    for table in (table.name for table in TABLES):
+    for table in (table.name for table in SHOWN):
         assert database.rows(f"SELECT {sums} FROM {table}") == [(50, 50, 0, 0, 47_500, 50_000)]
         listeners = database.value(f"SELECT round(hll_cardinality(hll_union_agg(listeners))) FROM {table}")
         assert listeners == 7

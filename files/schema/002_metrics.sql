@@ -1,9 +1,24 @@
--- What the dashboards read. All counts are additive and listeners is a mergeable sketch, so any roll-up is right:
--- sum(streams), hll_cardinality(hll_union_agg(listeners)). A window is [window_start, window_start + width).
--- window_start leads each key, since every chart asks for a range of time. Rows of the open windows are rewritten
--- every batch; the free space in their pages (fillfactor) lets PostgreSQL do that without touching the index.
+-- What the dashboards read. All counts are additive, listeners and songs are mergeable sketches, so any roll-up is
+-- right: sum(streams), hll_cardinality(hll_union_agg(listeners)). window_start leads each key, since every chart asks
+-- for a range of time.
+--
+-- Windows widen as they age (metrics_folding): 5 minutes, then hours, then days. They do so in place, in the table
+-- that the chart reads anyway, so no chart has to know; a sum over whole days is the same before and after.
+--
+-- Generated plays lie in partitions of their own, one a UTC day, and go with the raw plays of that day. The metrics
+-- of real plays stay for ever in one plain table.
 
--- 5-minute windows
+-- A song as the metrics of content know it: by a number, so that their rows are short. Songs are only ever added.
+CREATE TABLE songs (
+    song    integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    song_id text NOT NULL,
+    title   text NOT NULL,
+    artist  text NOT NULL,
+    genre   text NOT NULL,
+    UNIQUE (song_id, title, artist, genre)
+);
+COMMENT ON TABLE songs IS 'Song id, title, artist and genre as they were played, behind an integer key';
+
 CREATE TABLE user_engagement_metrics (
     window_start      timestamptz NOT NULL,
     source            text        NOT NULL,
@@ -16,11 +31,11 @@ CREATE TABLE user_engagement_metrics (
     listened_ms       bigint      NOT NULL,
     duration_ms       bigint      NOT NULL,
     listeners         hll(11)     NOT NULL,
+    songs             hll(11)     NOT NULL,
     updated_at        timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (window_start, source, subscription_type, age_group)
-) WITH (fillfactor = 70);
+) PARTITION BY LIST (source);
 
--- 5-minute windows
 CREATE TABLE geographic_metrics (
     window_start      timestamptz NOT NULL,
     source            text        NOT NULL,
@@ -33,11 +48,11 @@ CREATE TABLE geographic_metrics (
     listened_ms       bigint      NOT NULL,
     duration_ms       bigint      NOT NULL,
     listeners         hll(11)     NOT NULL,
+    songs             hll(11)     NOT NULL,
     updated_at        timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (window_start, source, country, region)
-) WITH (fillfactor = 70);
+) PARTITION BY LIST (source);
 
--- 5-minute windows
 CREATE TABLE device_usage_metrics (
     window_start      timestamptz NOT NULL,
     source            text        NOT NULL,
@@ -50,18 +65,16 @@ CREATE TABLE device_usage_metrics (
     listened_ms       bigint      NOT NULL,
     duration_ms       bigint      NOT NULL,
     listeners         hll(11)     NOT NULL,
+    songs             hll(11)     NOT NULL,
     updated_at        timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (window_start, source, device_type, os)
-) WITH (fillfactor = 70);
+) PARTITION BY LIST (source);
 
--- 1-hour windows: per song, shorter ones would hold one play each
-CREATE TABLE content_performance_metrics (
+-- Per song, shorter windows than an hour would hold one play each.
+CREATE TABLE content_performance (
     window_start      timestamptz NOT NULL,
     source            text        NOT NULL,
-    song_id           text        NOT NULL,
-    title             text        NOT NULL,
-    artist            text        NOT NULL,
-    genre             text        NOT NULL,
+    song              integer     NOT NULL,
     streams           bigint      NOT NULL,
     completions       bigint      NOT NULL,
     skips             bigint      NOT NULL,
@@ -70,31 +83,43 @@ CREATE TABLE content_performance_metrics (
     duration_ms       bigint      NOT NULL,
     listeners         hll(11)     NOT NULL,
     updated_at        timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (window_start, source, song_id, title, artist, genre)
-) WITH (fillfactor = 85);
+    PRIMARY KEY (window_start, source, song)
+) PARTITION BY LIST (source);
 
-COMMENT ON TABLE user_engagement_metrics IS 'Plays per 5 minutes, subscription type and age group';
-COMMENT ON TABLE geographic_metrics IS 'Plays per 5 minutes and country';
-COMMENT ON TABLE device_usage_metrics IS 'Plays per 5 minutes, device type and operating system';
-COMMENT ON TABLE content_performance_metrics IS 'Plays per hour and song';
+COMMENT ON TABLE user_engagement_metrics IS 'Plays per window, subscription type and age group';
+COMMENT ON TABLE geographic_metrics IS 'Plays per window and country';
+COMMENT ON TABLE device_usage_metrics IS 'Plays per window, device type and operating system';
+COMMENT ON TABLE content_performance IS 'Plays per window and song, songs by number; read content_performance_metrics';
 
--- Two roll-ups of content_performance_metrics, measured to be necessary: a chart over 28 days of 10 million plays
--- would read 6 million rows of it (several seconds on two cores), and reads 1 million of these (0.5 s).
--- Triggers keep them in the transaction that writes the metrics, from the difference of what was and what is. After
--- INSERT and UPDATE, whoever does it, their counts are exact at every commit. DELETE and TRUNCATE are not followed,
--- as a sketch forgets nobody: who deletes metrics deletes the same plays here, as musicctl demo remove does.
+-- Rows of the open windows are rewritten every batch: the free space in their pages (fillfactor) lets PostgreSQL do
+-- that without touching the index, and vacuum comes after a twentieth of the rows has changed, not after a fifth.
+DO $$
+DECLARE
+    name  text;
+    often text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['user_engagement_metrics', 'geographic_metrics', 'device_usage_metrics', 'content_performance']
+    LOOP
+        often := format('fillfactor = %s, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05',
+                        CASE name WHEN 'content_performance' THEN 85 ELSE 70 END);
+        EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES IN (''scrobble'', ''import'') WITH (%s)',
+                       name || '_own', name, often);
+        EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES IN (''demo'') PARTITION BY RANGE (window_start)',
+                       name || '_demo', name);
+        EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (MINVALUE) TO (''2002-10-01 00:00:00+00'') WITH (%s)',
+                       name || '_demo_old', name || '_demo', often);
+    END LOOP;
+END
+$$;
 
-CREATE TABLE song_day_streams (
-    day     timestamptz NOT NULL,
-    source  text        NOT NULL,
-    song_id text        NOT NULL,
-    title   text        NOT NULL,
-    artist  text        NOT NULL,
-    genre   text        NOT NULL,
-    streams bigint      NOT NULL,
-    PRIMARY KEY (day, source, song_id, title, artist, genre)
-) WITH (fillfactor = 85);
-COMMENT ON TABLE song_day_streams IS 'Plays per UTC day and song; a roll-up of content_performance_metrics';
+CREATE VIEW content_performance_metrics AS
+SELECT c.window_start, c.source, s.song_id, s.title, s.artist, s.genre, c.streams, c.completions, c.skips, c.likes,
+       c.listened_ms, c.duration_ms, c.listeners, c.updated_at
+FROM content_performance c JOIN songs s USING (song);
+COMMENT ON VIEW content_performance_metrics IS 'Plays per window and song';
+
+-- Roll-ups: the same plays once more, added up for charts that would else read millions of rows. The batch writes them
+-- from the plays that it inserted, as it writes the tables above.
 
 CREATE TABLE genre_metrics (
     window_start timestamptz NOT NULL,
@@ -107,66 +132,71 @@ CREATE TABLE genre_metrics (
     listened_ms  bigint      NOT NULL,
     duration_ms  bigint      NOT NULL,
     listeners    hll(11)     NOT NULL,
+    songs        hll(11)     NOT NULL,
+    updated_at   timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (window_start, source, genre)
-) WITH (fillfactor = 70);
-COMMENT ON TABLE genre_metrics IS 'Plays per hour and genre; a roll-up of content_performance_metrics';
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+COMMENT ON TABLE genre_metrics IS 'Plays per window of content_performance and genre';
 
--- new_rows and old_rows are the rows that the statement wrote, after and before it; an insert has none before.
-CREATE FUNCTION roll_up_inserted_content() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO public.song_day_streams AS t (day, source, song_id, title, artist, genre, streams)
-    SELECT date_trunc('day', window_start, 'UTC'), source, song_id, title, artist, genre, sum(streams)
-    FROM new_rows
-    GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6
-    ON CONFLICT (day, source, song_id, title, artist, genre) DO UPDATE SET streams = t.streams + excluded.streams;
+-- Never folded, so that the hour of the day is known for any day of any year.
+CREATE TABLE country_hour_streams (
+    hour    timestamptz NOT NULL,
+    source  text        NOT NULL,
+    country text        NOT NULL,
+    region  text        NOT NULL,
+    streams bigint      NOT NULL,
+    PRIMARY KEY (hour, source, country, region)
+) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+COMMENT ON TABLE country_hour_streams IS 'Plays per hour and country, for ever in hours';
 
-    INSERT INTO public.genre_metrics AS t
-        (window_start, source, genre, streams, completions, skips, likes, listened_ms, duration_ms, listeners)
-    SELECT window_start, source, genre, sum(streams), sum(completions), sum(skips), sum(likes),
-           sum(listened_ms), sum(duration_ms), hll_union_agg(listeners)
-    FROM new_rows
-    GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-    ON CONFLICT (window_start, source, genre) DO UPDATE SET
-        streams = t.streams + excluded.streams, completions = t.completions + excluded.completions,
-        skips = t.skips + excluded.skips, likes = t.likes + excluded.likes,
-        listened_ms = t.listened_ms + excluded.listened_ms, duration_ms = t.duration_ms + excluded.duration_ms,
-        listeners = t.listeners || excluded.listeners;
-    RETURN NULL;
-END
-$$;
+CREATE TABLE song_days (
+    day     timestamptz NOT NULL,
+    source  text        NOT NULL,
+    song    integer     NOT NULL,
+    streams bigint      NOT NULL,
+    PRIMARY KEY (day, source, song)
+) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+COMMENT ON TABLE song_days IS 'Plays per local day and song';
 
-CREATE FUNCTION roll_up_updated_content() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO public.song_day_streams AS t (day, source, song_id, title, artist, genre, streams)
-    SELECT date_trunc('day', window_start, 'UTC'), source, song_id, title, artist, genre, sum(streams)
-    FROM (SELECT window_start, source, song_id, title, artist, genre, streams FROM new_rows
-          UNION ALL
-          SELECT window_start, source, song_id, title, artist, genre, -streams FROM old_rows) difference
-    GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6
-    ON CONFLICT (day, source, song_id, title, artist, genre) DO UPDATE SET streams = t.streams + excluded.streams;
+CREATE TABLE song_months (
+    month   timestamptz NOT NULL,
+    source  text        NOT NULL,
+    song    integer     NOT NULL,
+    streams bigint      NOT NULL,
+    PRIMARY KEY (month, source, song)
+) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+COMMENT ON TABLE song_months IS 'Plays per local month and song';
 
-    INSERT INTO public.genre_metrics AS t
-        (window_start, source, genre, streams, completions, skips, likes, listened_ms, duration_ms, listeners)
-    SELECT window_start, source, genre, sum(streams), sum(completions), sum(skips), sum(likes),
-           sum(listened_ms), sum(duration_ms), hll_union_agg(listeners)
-    FROM (SELECT window_start, source, genre, streams, completions, skips, likes, listened_ms, duration_ms, listeners
-          FROM new_rows
-          UNION ALL
-          SELECT window_start, source, genre, -streams, -completions, -skips, -likes, -listened_ms, -duration_ms, NULL
-          FROM old_rows) difference
-    GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-    ON CONFLICT (window_start, source, genre) DO UPDATE SET
-        streams = t.streams + excluded.streams, completions = t.completions + excluded.completions,
-        skips = t.skips + excluded.skips, likes = t.likes + excluded.likes,
-        listened_ms = t.listened_ms + excluded.listened_ms, duration_ms = t.duration_ms + excluded.duration_ms,
-        listeners = t.listeners || excluded.listeners;
-    RETURN NULL;
-END
-$$;
+CREATE VIEW song_day_streams AS
+SELECT d.day, d.source, s.song_id, s.title, s.artist, s.genre, d.streams FROM song_days d JOIN songs s USING (song);
+COMMENT ON VIEW song_day_streams IS 'Plays per local day and song, with the song''s texts';
 
-CREATE TRIGGER roll_up_inserted AFTER INSERT ON content_performance_metrics
-    REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION roll_up_inserted_content();
-CREATE TRIGGER roll_up_updated AFTER UPDATE ON content_performance_metrics
-    REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION roll_up_updated_content();
+-- How old windows are folded. zone is the display time zone: a day of the metrics is a day of its owner, and an hour
+-- begins when the owner's clock shows a full hour (hour_origin is such a moment), with +05:30 and +05:45 too.
+CREATE TABLE metrics_folding (
+    only_row     boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    zone         text        NOT NULL,
+    hour_origin  timestamptz NOT NULL,
+    hours_before timestamptz NOT NULL,
+    days_before  timestamptz NOT NULL CHECK (days_before <= hours_before)
+);
+COMMENT ON TABLE metrics_folding IS 'Which windows are hours and which are days by now';
+COMMENT ON COLUMN metrics_folding.zone IS 'Whose days windows are folded to; fixed once a play is stored';
+COMMENT ON COLUMN metrics_folding.hours_before IS 'Windows of 5 minutes that begin before are hours';
+COMMENT ON COLUMN metrics_folding.days_before IS 'Windows that begin before are local days';
+INSERT INTO metrics_folding (zone, hour_origin, hours_before, days_before) VALUES
+    ('UTC', 'epoch', date_trunc('day', now() - interval '14 days', 'UTC'), date_trunc('day', now() - interval '90 days', 'UTC'));
+
+-- The other side of the equality, for what is no longer there.
+CREATE TABLE metrics_expired (
+    name        text   NOT NULL,
+    source      text   NOT NULL,
+    streams     bigint NOT NULL,
+    completions bigint NOT NULL DEFAULT 0,
+    skips       bigint NOT NULL DEFAULT 0,
+    likes       bigint NOT NULL DEFAULT 0,
+    listened_ms bigint NOT NULL DEFAULT 0,
+    duration_ms bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (name, source)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE metrics_expired IS 'What the dropped windows of generated plays had counted, per table of metrics';

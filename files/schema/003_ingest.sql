@@ -128,3 +128,21 @@ CREATE TABLE ingest_gaps (
 );
 COMMENT ON TABLE ingest_gaps IS 'Records that were gone from Kafka before they were read: [from_offset, to_offset)';
 COMMENT ON COLUMN ingest_gaps.to_offset IS 'Unknown (NULL) where the topic was deleted or its log shortened';
+
+-- The proof, in periods that windows never straddle: hours of content_performance, and its days once it is folded. A
+-- batch adds to accepted and opens the period. Housekeeping counts a period that the watermark has passed once more,
+-- from the raw plays and from each table of metrics; where all say the same, that number is kept and the period closed.
+CREATE TABLE ingest_periods (
+    starts    timestamptz NOT NULL,
+    source    text        NOT NULL,
+    ends      timestamptz NOT NULL,
+    accepted  bigint      NOT NULL,
+    open      boolean     NOT NULL DEFAULT true,
+    proved    bigint,
+    proved_at timestamptz,
+    PRIMARY KEY (starts, source)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+CREATE INDEX ON ingest_periods (starts) WHERE open;
+COMMENT ON TABLE ingest_periods IS 'Plays per hour or day, and whether all tables were found to agree on them';
+COMMENT ON COLUMN ingest_periods.open IS 'Not counted again since the newest play came';
+COMMENT ON COLUMN ingest_periods.proved IS 'Plays that the raw table and each table of metrics had, when last counted';

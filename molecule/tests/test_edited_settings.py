@@ -30,6 +30,7 @@ EFFECTS = {
         'display_time_zone = "Europe/Berlin"', "retention_bytes = 540000000", 'driver_memory = "240m"',
         'executor_memory = "240m"', "trigger_seconds = 0.9", "max_offsets_per_trigger = 40000",
         "future_tolerance_seconds = 240", "watermark_delay_seconds = 500", "demo_retention_days = 15", 'pace = "rate"',
+        "fold_hours_after_days = 13", "fold_days_after_days = 80",
     ],
     f"{ASK} 'show max_connections' -c 'show shared_buffers' -c 'show log_min_duration_statement'": [
         "44", "144MB", "8s",

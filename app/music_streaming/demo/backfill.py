@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from music_streaming import broker
 from music_streaming.error import MusicError
@@ -157,7 +158,7 @@ def _backfill(settings: Settings, report: Callable[[Progress], None]) -> list[st
     plan, since_ms = _plan(settings)
     plan.write(plan_file(settings))
     world = world_of(_producer(settings.producer, plan))
-    expected = ExpectedMetrics(world)
+    expected = ExpectedMetrics(world, _hour_starts_ms(settings))
     lag = Lag(settings, report)
     lag.expected = world.expected_plays(max(plan.start_ms, since_ms), plan.end_ms)
     _send(
@@ -169,6 +170,11 @@ def _backfill(settings: Settings, report: Callable[[Progress], None]) -> list[st
     lag.wait_until_stored()
     _settle(part, target)
     return [f"history of {plan}: {expected.accepted:,} plays"]
+
+
+def _hour_starts_ms(settings: Settings) -> int:
+    offset = datetime.now(ZoneInfo(settings.display_time_zone)).utcoffset() or timedelta()
+    return -offset // timedelta(milliseconds=1) % 3_600_000
 
 
 @contextlib.contextmanager

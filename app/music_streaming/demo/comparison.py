@@ -19,14 +19,16 @@ def compare_tables(settings: Settings, path: Path) -> Comparison:
 
     Live plays that fall into the history's windows (those of phones that were offline, or begun before its
     end) are told by their event_ids and subtracted; listeners are then not compared in their rows, for
-    a sketch forgets nobody. So only windows whose raw plays have not expired can be compared: MusicError
-    where there are none.
+    a sketch forgets nobody. So only windows whose raw plays are there and that are not folded are compared:
+    MusicError where there are none.
     """
     hours = [datetime.fromisoformat(hour) for hour in read_header(path)["hours"]]
     with snapshot(settings, "musicctl-validate") as seen:
-        kept = seen.row("SELECT first_day::timestamp AT TIME ZONE 'UTC' AS since FROM demo_first_day")[
-            "since"
-        ]
+        # Before, plays have expired or windows are folded.
+        kept = seen.row(
+            "SELECT greatest(first_day::timestamp AT TIME ZONE 'UTC', hours_before) AS since "
+            "FROM demo_first_day, metrics_folding"
+        )["since"]
         if hours and hours[-1] < kept:
             raise MusicError.of(
                 "Expected metrics",
@@ -34,7 +36,12 @@ def compare_tables(settings: Settings, path: Path) -> Comparison:
                 wanted=f"one that goes beyond {kept:%F %H:%M} UTC",
                 remedy="none needed: musicctl validate without --expected checks what is there",
             )
-        span = {"since": max(hours[0], kept), "until": hours[-1] + timedelta(hours=1)} if hours else {}
+        # An hour of the display time zone may begin before the hour of UTC.
+        span = (
+            {"since": max(hours[0] - timedelta(hours=1), kept), "until": hours[-1] + timedelta(hours=1)}
+            if hours
+            else {}
+        )
         return compare(path, lambda table: seen.stream(_of_history(metrics.BY_NAME[table]), span), since=kept)
 
 
@@ -47,7 +54,7 @@ def _of_history(table: metrics.Table) -> sql.Composed:
     FROM {table} AS m
     LEFT JOIN (
         SELECT {window} AS window_start, {key}, {sums}
-        FROM stream_events
+        FROM stream_events CROSS JOIN metrics_folding AS f
         WHERE source = 'demo' AND event_time >= %(since)s AND event_time < %(until)s
           -- A history's ids are of version 8, live ones of version 4.
           AND substr(event_id::text, 15, 1) <> '8'
@@ -62,7 +69,7 @@ def _of_history(table: metrics.Table) -> sql.Composed:
             for name in metrics.COUNT_NAMES
         ),
         table=sql.Identifier(table.name),
-        window=metrics.start_of_window(table),
+        window=sql.SQL(metrics.WINDOWS[table.window]),
         key=key,
         sums=metrics.sums(),
     )

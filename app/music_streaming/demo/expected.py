@@ -46,9 +46,13 @@ class _Kept(NamedTuple):
 
 
 class ExpectedMetrics:
-    """Keeps account of what a history of `world` sends; give it to `World.history(recorder=...)`."""
+    """Keeps account of what a history of `world` sends; give it to `World.history(recorder=...)`.
 
-    def __init__(self, world: World) -> None:
+    hour_starts_ms: where in an hour of UTC the clock of the display time zone shows a full hour.
+    """
+
+    def __init__(self, world: World, hour_starts_ms: int = 0) -> None:
+        self._hour_starts_ms = hour_starts_ms
         self.accepted = self.duplicates = self.malformed = 0
         self._world = world
         self._kept: list[_Kept] = []
@@ -77,7 +81,8 @@ class ExpectedMetrics:
         window_ms = BY_NAME[table].minutes * 60_000
         kept = _Kept(*(np.concatenate(columns) for columns in zip(*self._kept, strict=True)))
         index, keys = self._keys(table, kept)
-        code = kept.start_ms // window_ms * len(keys) + index
+        shift_ms = self._hour_starts_ms % window_ms
+        code = (kept.start_ms - shift_ms) // window_ms * len(keys) + index
         order = np.argsort(code, kind="stable")
         code = code[order]
         firsts = np.flatnonzero(np.diff(code, prepend=-1))
@@ -99,7 +104,7 @@ class ExpectedMetrics:
         for value, *counts, heard_by in zip(code[firsts].tolist(), *sums, listeners, strict=True):
             window, key = divmod(value, len(keys))
             yield {
-                "window_start": _time(window * window_ms),
+                "window_start": _time(window * window_ms + shift_ms),
                 "source": "demo",
                 **dict(zip(BY_NAME[table].keys, keys[key], strict=True)),
                 **dict(zip(COUNT_NAMES, counts, strict=True)),

@@ -9,8 +9,10 @@ from psycopg2 import sql
 
 from music_streaming import broker
 from music_streaming.demo.backfill import Lag, expected_file, plan_file
-from music_streaming.metrics import TABLE_NAMES, columns
+from music_streaming.metrics import ROLL_UPS, TABLE_NAMES, TABLES, columns
 from music_streaming.settings import Role, Settings
+
+_PARTITIONED = tuple(f"{table.name}_demo" for table in TABLES)
 
 
 def remove(settings: Settings) -> int:
@@ -55,7 +57,7 @@ def delete_rows(connection: Any, watermark_delay_seconds: int) -> int:
             "(SELECT FROM ingest_totals WHERE newest_event_time IS NOT NULL)"
         )
         # Last, since it keeps readers out until the end.
-        cursor.execute("TRUNCATE stream_events_demo")
+        cursor.execute(sql.SQL("TRUNCATE {}").format(columns(("stream_events_demo", *_PARTITIONED))))
     return removed
 
 
@@ -64,14 +66,19 @@ def _statements() -> Iterator[str | sql.Composed]:
     yield "SET LOCAL lock_timeout = '60s'"
     # Every batch begins with these rows: the job waits there, and one that is being written is waited for.
     yield "LOCK TABLE ingest_offsets IN EXCLUSIVE MODE"
-    # As the expiry of old plays does.
+    # As the folding of windows and the expiry of old plays do.
+    yield "SELECT pg_advisory_xact_lock(hashtext('metrics_folding'))"
     yield "SELECT pg_advisory_xact_lock(hashtext('demo_partitions'))"
-    for table in TABLE_NAMES:
+    for table in (*(roll_up.name for roll_up in ROLL_UPS), "metrics_expired", "ingest_periods"):
         yield sql.SQL("DELETE FROM {} WHERE source = 'demo'").format(sql.Identifier(table))
+    yield (
+        "DELETE FROM songs AS s WHERE NOT EXISTS "
+        "(SELECT FROM content_performance_own AS c WHERE c.song = s.song)"
+    )
 
 
 def _vacuum(connection: Any) -> None:
     """Give the space back; on a board without real plays the tables are then empty files."""
     connection.autocommit = True
     with connection.cursor() as cursor:
-        cursor.execute(sql.SQL("VACUUM (ANALYZE) {}").format(columns(TABLE_NAMES)))
+        cursor.execute(sql.SQL("VACUUM (ANALYZE) {}").format(columns((*TABLE_NAMES, "songs"))))

@@ -52,7 +52,7 @@ class Postgres:
         options = (
             f"-p {self.port} -c unix_socket_directories= -c listen_addresses=127.0.0.1 "
             "-c fsync=off -c synchronous_commit=off "
-            "-c full_page_writes=off -c timezone=UTC -c shared_buffers=64MB -c max_wal_size=4GB"
+            "-c full_page_writes=off -c jit=off -c timezone=UTC -c shared_buffers=64MB -c max_wal_size=4GB"
         )
         self.control("-l", self.folder / "log", "-o", options, "start")
 

@@ -58,6 +58,8 @@ INSERT INTO ingest_state (topic, watermark, records, accepted, duplicates, rejec
 VALUES (%(topic)s, '2026-11-25T10:00Z', 12, 10, 1, 1);
 INSERT INTO ingest_offsets (topic, partition, topic_id, next_offset) VALUES (%(topic)s, 0, 'id', 0);
 INSERT INTO ingest_reject_totals (reason, rejected) VALUES ('not_json', 1);
+INSERT INTO ingest_periods (starts, source, ends, accepted, open, proved)
+VALUES ('2026-11-25 10:00Z', 'demo', '2026-11-25 11:00Z', 10, false, 10);
 UPDATE ingest_totals SET accepted = 10, duplicates = 1, late = 1, newest_event_time = '2026-11-25T10:10Z'
 WHERE source = 'demo'
 """

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -24,13 +26,16 @@ OWN_HISTORY = "own"
 @click.option("--samples", type=click.IntRange(min=1), default=1, help="Check that many times.")
 @click.option("--interval", type=click.FloatRange(min=0), default=1.0, help="Seconds between two samples.")
 @click.option(
+    "--full", is_flag=True, help="Count every row again, not only what is open since the last proof."
+)
+@click.option(
     "--expected",
     is_flag=False,
     flag_value=OWN_HISTORY,
     metavar="[FILE]",
     help="Compare with the metrics expected of a generated history instead; by default that of this board.",
 )
-def validate(as_json: bool, samples: int, interval: float, expected: str | None) -> None:
+def validate(as_json: bool, samples: int, interval: float, full: bool, expected: str | None) -> None:
     """Prove the numbers: the checks of the data as a table; exit code 1 when one does not hold."""
     settings = Settings.load()
     path = _expected_file(settings, expected) if expected else None
@@ -38,7 +43,7 @@ def validate(as_json: bool, samples: int, interval: float, expected: str | None)
     for number in range(samples):
         if number:
             time.sleep(interval)
-        taken.append(compare_with_expected(settings, path) if path else take_sample(settings))
+        taken.append(compare_with_expected(settings, path) if path else _sample(settings, full=full))
         if samples > 1 and not as_json:
             click.echo(f"{taken[-1].at:%F %T} {'ok' if taken[-1].ok else 'not ok'}")
     exact = sum(item.ok for item in taken)
@@ -52,6 +57,16 @@ def validate(as_json: bool, samples: int, interval: float, expected: str | None)
         _show_checks(shown)
         click.echo(f"{exact} of {samples} samples ok")
     raise SystemExit(0 if exact == samples else 1)
+
+
+def _sample(settings: Settings, *, full: bool) -> Sample:
+    if not full:
+        return take_sample(settings)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("counting every row again", total=None)
+        return take_sample(
+            settings, full=True, progress=lambda done, of: bar.update(task, completed=done, total=of)
+        )
 
 
 def _expected_file(settings: Settings, given: str) -> Path:
