@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg2 import sql
 
-from music_streaming.metrics import BY_NAME
+from music_streaming.metrics import TABLES
 from music_streaming.settings import Role, Settings
 
 # Windows of the metrics begin with an hour at the latest, so only whole hours can be taken out of them.
@@ -60,14 +60,29 @@ def delete_rows(connection: Any, since: datetime, watermark_delay_seconds: int) 
         cursor.execute("SET LOCAL lock_timeout = '60s'")
         # Every batch begins with these rows: the job waits there, and one at work is waited for.
         cursor.execute("LOCK TABLE ingest_offsets IN EXCLUSIVE MODE")
+        # Windows are not folded meanwhile, and an hour is one of the display time zone.
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('metrics_folding'))")
+        cursor.execute(_WHOLE_HOUR, (since,))
+        since = cursor.fetchone()[0]
         cursor.execute(_DELETE_PLAYS, (since,))
         removed = {source: (plays, late) for source, plays, late in cursor.fetchall()}
-        cursor.execute(_SUBTRACT_FROM_DAYS, {"since": since})
-        cursor.execute("DELETE FROM song_day_streams WHERE streams <= 0")
-        for name in (*BY_NAME, "genre_metrics"):
-            cursor.execute(
-                sql.SQL("DELETE FROM {} WHERE window_start >= %s").format(sql.Identifier(name)), (since,)
-            )
+        for table, start in (("song_days", "day"), ("song_months", "month")):
+            names = {
+                "table": sql.Identifier(table),
+                "start": sql.Identifier(start),
+                "grain": sql.Literal(start),
+            }
+            cursor.execute(_SUBTRACT.format(**names), (since,))
+            cursor.execute(sql.SQL("DELETE FROM {table} WHERE streams <= 0").format(**names))
+        windows = [(table.name, table.start) for table in TABLES]
+        windows += [
+            ("genre_metrics", "window_start"),
+            ("country_hour_streams", "hour"),
+            ("ingest_periods", "starts"),
+        ]
+        for name, start in windows:
+            delete = sql.SQL("DELETE FROM {} WHERE {} >= %s")
+            cursor.execute(delete.format(sql.Identifier(name), sql.Identifier(start)), (since,))
         for source, (plays, late) in removed.items():
             cursor.execute(
                 "UPDATE ingest_totals SET accepted = accepted - %(plays)s, removed = removed + %(plays)s, "
@@ -86,14 +101,16 @@ WITH gone AS (DELETE FROM stream_events WHERE event_time >= %s RETURNING source,
 SELECT source, count(*), count(*) FILTER (WHERE late) FROM gone GROUP BY source
 """
 
-_SUBTRACT_FROM_DAYS = """
-UPDATE song_day_streams AS d SET streams = d.streams - gone.streams
-FROM (
-    SELECT date_trunc('day', window_start, 'UTC') AS day, source, song_id, title, artist, genre,
-           sum(streams) AS streams
-    FROM content_performance_metrics WHERE window_start >= %(since)s
-    GROUP BY 1, 2, 3, 4, 5, 6
-) AS gone
-WHERE (d.day, d.source, d.song_id, d.title, d.artist, d.genre)
-    = (gone.day, gone.source, gone.song_id, gone.title, gone.artist, gone.genre)
+_WHOLE_HOUR = """
+SELECT date_bin('1 hour', %s::timestamptz - interval '1 microsecond', hour_origin) + interval '1 hour'
+FROM metrics_folding
 """
+_SUBTRACT = sql.SQL("""
+UPDATE {table} AS t SET streams = t.streams - gone.streams
+FROM (
+    SELECT date_trunc({grain}, window_start, zone) AS start, source, song, sum(streams) AS streams
+    FROM content_performance CROSS JOIN metrics_folding WHERE window_start >= %s
+    GROUP BY 1, 2, 3
+) AS gone
+WHERE (t.{start}, t.source, t.song) = (gone.start, gone.source, gone.song)
+""")

@@ -387,8 +387,8 @@ def test_every_other_chart_has_rows(filled: Database) -> None:
 
 
 def test_time_filter_reaches_the_index(filled: Database) -> None:
-    """Each chart with a time filter on a metric table reads it by window_start."""
+    """Each chart with a time filter on a metric table reads it by the start of the window."""
     board = Board(AUTUMN, AUTUMN + dt.timedelta(hours=2))
     for path in FROM_PLAYS:
         plan = "\n".join(line for (line,) in filled.rows("EXPLAIN " + CHARTS[path].sql(board)))
-        assert "Index Cond: ((window_start >=" in plan, f"{path}\n{plan}"
+        assert "Index Cond: ((window_start >=" in plan or "Index Cond: ((hour >=" in plan, f"{path}\n{plan}"
