@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BOARD, DEMO, DASHBOARDS = (f"music_streaming.{wing}.commands" for wing in ("board", "demo", "dashboards"))
 SCROBBLE = "music_streaming.scrobble.commands"
+IMPORTS = "music_streaming.imports.commands"
 COMMANDS = {
     "status": Lazy(
         f"{BOARD}.status:status",
@@ -47,6 +48,10 @@ COMMANDS = {
     ),
     "listener": Lazy(f"{SCROBBLE}:listener", "Real listeners and the tokens of their players."),
     "demo": Lazy(f"{DEMO}:demo", "The demo audience: generated plays of the service music-producer."),
+    "export": Lazy(
+        f"{IMPORTS}:export",
+        "Write the plays of a listener to FILE, or to standard output: ListenBrainz listens, one a line.",
+    ),
     "dashboards": Lazy(f"{DASHBOARDS}:dashboards", "The shipped dashboards, as code."),
 }
 

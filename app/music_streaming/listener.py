@@ -91,6 +91,21 @@ def find(connection: connection, name: str) -> Listener:
     )
 
 
+def one(connection: connection, name: str | None) -> Listener:
+    """The listener of that name; without a name the only one. ListenerError where nobody can tell."""
+    if name is not None:
+        return find(connection, name)
+    there = listeners(connection)
+    if len(there) == 1:
+        return next(iter(there.values()))
+    raise ListenerError.of(
+        "Listener",
+        found=f"{len(there)} listeners" + (f" ({', '.join(there)})" if there else ""),
+        wanted="to know whose plays are meant",
+        remedy="add --listener NAME" if there else "sudo musicctl listener add NAME --no-token",
+    )
+
+
 def add(connection: connection, listener: Listener) -> bool:
     """Add the listener, as music_owner, or give the one of that name these attributes; whether it is new."""
     with connection, connection.cursor() as cursor:

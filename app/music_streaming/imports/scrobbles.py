@@ -76,9 +76,8 @@ def _listen(row: dict[str, Any], reading: Reading) -> Row:
         listened = milliseconds(info.get("duration_played"), 1000)
     known: dict[str, Any] = {name: text(own.get(name)) for name in OWN_TEXTS}
     known |= {name: own[name] if isinstance(own.get(name), bool) else None for name in OWN_FLAGS}
-    known["player"] = known["player"] or _first(
-        info, "media_player", "music_service_name", "submission_client"
-    )
+    if not own:
+        known["player"] = _first(info, "media_player", "music_service_name", "submission_client")
     started = moment(own.get("event_time"))
     return play(
         reading,
