@@ -13,10 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from psycopg2 import sql
 
 from music_streaming import event
 from music_streaming.board.validate import validate
-from music_streaming.metrics import SHOWN, TABLES
+from music_streaming.metrics import ROLL_UPS, SHOWN, TABLES, stored_plays
 from music_streaming.retention import Ages, housekeep, set_zone
 from music_streaming.settings import Settings
 from music_streaming.table import Rules, prepare_session, write
@@ -229,6 +230,27 @@ def test_what_was_proved_is_not_counted_again_until_a_play_comes(
     database.rows(damage.replace("+ 1", "- 1"), role="music_owner")
     assert housekeep(writer, NEVER).proved == 1
     assert database.rows(differing) == []
+
+
+def test_a_play_goes_from_windows_of_any_age(database: Database, writer: Any) -> None:
+    """What stays is what the plays that stay would make, sketches too."""
+    stream = Stream(writer)
+    stream.send(moments_of(120, 60, 3))
+    chosen = database.rows("SELECT event_id, user_id FROM stream_events ORDER BY kafka_offset LIMIT 40")
+    for event_id, user in chosen:
+        removed = "SELECT remove_own_play(%s, %s)"
+        assert database.value(removed, (event_id, user), "music_scrobble")
+        exact(database)
+    assert exact(database) == 20
+    names = [table.name for table in (*TABLES, *ROLL_UPS)]
+    contents = [f"SELECT to_jsonb(t) - 'updated_at' FROM {name} AS t ORDER BY 1" for name in names]
+    left = [database.rows(content) for content in contents]
+    with contextlib.closing(database.connect("music_owner")) as connection, connection:
+        cursor = connection.cursor()
+        cursor.execute(f"TRUNCATE {', '.join(names)}, ingest_periods")
+        for statement in stored_plays(sql.Identifier("stream_events")):
+            cursor.execute(statement)
+    assert left == [database.rows(content) for content in contents]
 
 
 def test_beside_the_job_at_work(database: Database, writer: Any) -> None:
