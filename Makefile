@@ -67,7 +67,7 @@ test-long: setup-test ## the stories that make boards of their own: a board in u
 
 test-faults: setup-test ## faults under load on a board of their own, in the order of SEED, the short ones ROUNDS times
 	@$(MAKE) --no-print-directory up BOARD=faults
-	python molecule/tests/faults.py --board faults --rounds $(or $(ROUNDS),1) --seed $(or $(SEED),1)
+	PYTHONPATH=app python molecule/tests/faults.py --board faults --rounds $(or $(ROUNDS),1) --seed $(or $(SEED),1)
 	@$(MAKE) --no-print-directory down BOARD=faults
 
 test-fresh: ## the README's two commands from a clean clone, with an empty home folder

@@ -94,8 +94,10 @@ def disk_read_only(bench: Bench, _chance: random.Random) -> None:
         )
 
 
+# Its loop device is noted: the kernel, and so the others, are those of all boards of a machine.
+LOOP = "/run/music-faults.loop"
 DEVICE_MAPPER = (
-    "loop=$(losetup --find --show $image); size=$(blockdev --getsz $loop);"
+    f"loop=$(losetup --find --show $image); echo $loop >{LOOP}; size=$(blockdev --getsz $loop);"
     ' dmsetup create music-faults --table "0 $size linear $loop 0"; echo /dev/mapper/music-faults'
 )
 
@@ -107,7 +109,7 @@ def disk_errors(bench: Bench, _chance: random.Random) -> None:
         return
     table = "dmsetup suspend --noflush music-faults; dmsetup load music-faults --table"
     size = "size=$(dmsetup table music-faults | cut -d' ' -f2)"
-    loop = "loop=$(losetup --list --noheadings --output NAME | head -n 1)"
+    loop = f"loop=$(cat {LOOP})"
     try:
         with small_disk(bench, DEVICE_MAPPER, "errors=continue") as data:
             bench.root(
@@ -119,7 +121,7 @@ def disk_errors(bench: Bench, _chance: random.Random) -> None:
                 check=False,
             )
     finally:
-        bench.root("dmsetup remove music-faults; losetup --detach-all", check=False)
+        bench.root(f"dmsetup remove music-faults; losetup --detach $(cat {LOOP}); rm -f {LOOP}", check=False)
 
 
 def partition(seconds: int) -> Apply:
