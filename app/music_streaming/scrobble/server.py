@@ -134,7 +134,7 @@ def advice(path: str, request: Request) -> str:
 
 def near_miss(path: str, routes: Iterable[BaseRoute]) -> str | None:
     """The path of a route that this one was probably meant to be."""
-    known = [route.path for route in routes if isinstance(route, Route)]
+    known = [route.path for route in routes if isinstance(route, Route) and route.path != "/"]
     found = "/" + path.strip("/").lower()
     for end in sorted(known, key=len, reverse=True):
         # The right end behind a wrong beginning: /api/submit-listens.

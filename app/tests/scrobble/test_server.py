@@ -144,6 +144,7 @@ def test_paths_are_tidied(path, wanted):
         ("/user/ada/playing-now", "/1/user/{name}/playing-now"),
         ("/1/validate_token", "/1/validate-token"),
         ("/index.php", None),
+        ("/x", None),
     ],
 )
 def test_a_near_miss_is_told_the_right_path(path, right):
