@@ -113,7 +113,7 @@ def test_a_dry_run_passes_and_changes_nothing(board, play):
 ARRIVES = [
     "listening-room", "User=audience", "--user 6001:6001", "--user 6002:6002", "--user 6003:6003", "--user 6004:6004",
     "/srv/music/kafka", "CONTROLLER://127.0.0.1:19093", "CLIENT://127.0.0.1:19092", "port = 15432",
-    "spark://127.0.0.1:17077", "master_web_port = 18080", '"18081"', "[::]:18088", "executor_cores = 1",
+    "spark://127.0.0.1:17077", "master_web_port = 18080", '"18081"', "[::]:18088", "port = 18090", "executor_cores = 1",
     "history_days = 10", "listeners = 2500", '"fr_FR", "ko_KR"', 'pace = "model"', "seed = 43",
     'MUSIC_ADMIN_USER = "owner"',
 ]  # fmt: skip

@@ -94,7 +94,7 @@ def test_a_time_range_is_in_the_owners_time_zone(board):
 
 def test_behind_a_proxy_that_speaks_https(board, play):
     """Bound to loopback, at other ports, with https wanted: dashboards are imported and checked all the same."""
-    there = ("site.yml", *SETTINGS, *PROXY, "--tags", "spark,superset,pipeline")
+    there = ("site.yml", *SETTINGS, *PROXY, "--tags", "firewall,spark,superset,pipeline")
     try:
         done = play(*there)
         assert done.returncode == 0, done.stdout[-3000:]
@@ -107,7 +107,11 @@ def test_behind_a_proxy_that_speaks_https(board, play):
         assert board.ssh("sudo musicctl dashboards import").stdout.startswith("unchanged")
         board.ssh("sudo musicctl trace")
         board.ssh("sudo musicctl status")
-        assert "127.0.0.1:18088" in board.ssh("ss --listening --tcp --numeric").stdout
+        listening = board.ssh("ss --listening --tcp --numeric").stdout
+        assert "127.0.0.1:18088" in listening
+        # Switched off by proxy.yml.
+        assert ":8090" not in listening
+        assert "8090" not in board.ssh("sudo ufw status").stdout
     finally:
         back = play("site.yml", *SETTINGS)
         assert back.returncode == 0, back.stdout[-3000:]

@@ -16,8 +16,8 @@ UDP = "53,67,68,69,111,123,137,138,161,500,514,631,1900,4500,5353,5432,7077,8088
 
 
 @pytest.mark.parametrize("address", ["address", "address6"])
-def test_only_ssh_and_dashboards_answer_from_outside(board, address):
-    assert board.open_ports(getattr(board, address)) == ["22/open/tcp", "8088/open/tcp"]
+def test_only_ssh_dashboards_and_scrobble_server_answer_from_outside(board, address):
+    assert board.open_ports(getattr(board, address)) == ["22/open/tcp", "8088/open/tcp", "8090/open/tcp"]
 
 
 @pytest.mark.parametrize("address", ["address", "address6"])
@@ -36,7 +36,7 @@ def test_doors_stay_shut_when_firewall_and_docker_are_restarted(board):
     )
     wait_for("all parts", lambda: board.ssh("sudo musicctl trace", check=False).returncode == 0, seconds=120)
     for address in ("address", "address6"):
-        test_only_ssh_and_dashboards_answer_from_outside(board, address)
+        test_only_ssh_dashboards_and_scrobble_server_answer_from_outside(board, address)
 
 
 def test_containers_are_hardened_as_docker_sees_them(board):
