@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import httpx
 import pytest
 
 from browser import look
@@ -31,6 +32,36 @@ def test_plays_reach_all_tables_and_the_chart(board):
     # People's pace has quiet hours.
     wait_for("5 more accepted plays", lambda: accepted() >= before + 5, seconds=120)
     board.ssh("sudo musicctl validate")
+
+
+def test_a_players_play_is_in_the_tables_once_and_can_be_taken_out(board):
+    """Sent twice to the port on the home network; nothing of it is left for the stories that follow."""
+    made = json.loads(board.ssh("sudo musicctl listener add story --player phone --json").stdout)
+    headers = {"Authorization": f"Token {made['token']}"}
+    listen = {
+        "listened_at": int(time.time()) - 300,
+        "track_metadata": {"track_name": "Song of the story", "artist_name": "Artist"},
+    }
+    counted = "SELECT count(*) FROM stream_events WHERE user_id = $$story$$"
+    with httpx.Client(base_url=f"http://{board.address}:8090", headers=headers, timeout=30) as player:
+        for _ in range(2):
+            answer = player.post("/1/submit-listens", json={"listen_type": "single", "payload": [listen]})
+            assert (answer.status_code, answer.json()) == (200, {"status": "ok"}), answer.text
+        begun = time.monotonic()
+        wait_for("the play in the tables", lambda: board.sql(counted) == [["1"]], seconds=60)
+        print(f"in the tables after {time.monotonic() - begun:.1f} s")
+        (shown,) = player.get("/1/user/story/listens").json()["payload"]["listens"]
+        assert shown["listened_at"] == listen["listened_at"]
+        meant = {key: shown[key] for key in ("listened_at", "recording_msid")}
+        assert player.post("/1/delete-listen", json=meant).json() == {"status": "ok"}
+        assert board.sql(counted) == [["0"]]
+        board.ssh("sudo musicctl validate")
+        board.ssh("sudo musicctl listener revoke story")
+
+        def status() -> int:
+            return player.post("/1/submit-listens", content=b"{}").status_code
+
+        wait_for("the revoked token refused", lambda: status() == 401, seconds=20)
 
 
 def test_the_audience_keeps_to_its_pace_and_demo_rate_changes_it_at_once(board):
