@@ -78,7 +78,7 @@ def test_while_postgresql_is_away_known_players_are_served(board):
 
 @pytest.mark.slow
 def test_killed_between_kafkas_acknowledgement_and_the_answer_it_counts_once(
-    board, driver, database, settings
+    board, broker, driver, database, settings
 ):
     """The client never hears the answer, sends the play again, and the job counts it once."""
     driver.environment["MUSIC_KAFKA__TOPIC"] = board.settings.kafka.topic
@@ -104,7 +104,7 @@ def test_killed_between_kafkas_acknowledgement_and_the_answer_it_counts_once(
         lambda: database.rows(
             "SELECT accepted, duplicates FROM ingest_totals WHERE source = 'scrobble' AND accepted > 0"
         ),
-        lambda rows: bool(rows) and sum(rows[0]) >= len(board.records(name)),
+        lambda rows: bool(rows) and sum(rows[0]) >= broker.count(board.settings.kafka.topic),
         150,
         every=1,
     )
