@@ -291,14 +291,15 @@ def test_a_service_that_leaves_events_unsent_says_how_many(broker, topic, files,
         stderr=subprocess.PIPE,
         text=True,
     ) as service:
-        wait_until("record in Kafka", lambda: broker.count(topic))
-        broker.pause()
         try:
+            wait_until("record in Kafka", lambda: broker.count(topic), seconds=120)
+            broker.pause()
             time.sleep(1)  # what is sent meanwhile waits
             service.send_signal(signal.SIGTERM)
             _, log = service.communicate(timeout=60)
         finally:
             broker.resume()
+            service.kill()
     assert service.returncode == UNSENT
     left = re.search(r"stopped: .*, (\d+) left unsent$", log.splitlines()[-1])
     assert left, log
