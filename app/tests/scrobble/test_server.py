@@ -86,7 +86,7 @@ def test_killed_between_kafkas_acknowledgement_and_the_answer_it_counts_once(
     killed = []
     with (
         relay(
-            board.settings.scrobble.port, lambda: killed.append(board.process.end(signal.SIGKILL))
+            board.settings.scrobble.port, at_answer=lambda: killed.append(board.process.end(signal.SIGKILL))
         ) as between,
         httpx.Client(headers={"Authorization": f"Token {token}"}, timeout=60) as client,
     ):
