@@ -48,6 +48,10 @@ COMMANDS = {
     ),
     "listener": Lazy(f"{SCROBBLE}:listener", "Real listeners and the tokens of their players."),
     "demo": Lazy(f"{DEMO}:demo", "The demo audience: generated plays of the service music-producer."),
+    "import": Lazy(
+        f"{IMPORTS}:import_",
+        "Add a listening history: an export of a streaming or scrobbling service, told by its content.",
+    ),
     "export": Lazy(
         f"{IMPORTS}:export",
         "Write the plays of a listener to FILE, or to standard output: ListenBrainz listens, one a line.",

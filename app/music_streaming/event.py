@@ -35,6 +35,7 @@ DEVICE_TYPES = ("mobile", "tablet", "desktop", "web", "speaker", "tv", "car", "c
 
 FIRST_TIME = datetime(2002, 10, 1, tzinfo=UTC)
 MAX_MS = 2_073_600_000
+SAME_PLAY_MS = 30_000
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,11 @@ def play_id(user_id: str, event_time: datetime, artist: str, title: str) -> str:
     """
     song = song_id(normalise(artist), normalise(title))
     return str(uuid5(_NAMESPACE, f"play\x1f{user_id}\x1f{int(event_time.timestamp())}\x1f{song}"))
+
+
+def same_play_ms(duration_ms: int | None) -> int:
+    """How far apart two reports of one play may begin: 30 s, at most the length of the song."""
+    return min(SAME_PLAY_MS, duration_ms) if duration_ms else SAME_PLAY_MS
 
 
 def format_time(moment: datetime) -> str:

@@ -12,17 +12,17 @@ import fcntl
 import gc
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from music_streaming import broker
 from music_streaming.error import MusicError
-from music_streaming.settings import ProducerSettings, Role, Settings
+from music_streaming.lag import Lag, Progress
+from music_streaming.settings import ProducerSettings, Settings
 from music_streaming.topic import Topic, wanted_topics
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ CHUNK = 2_000
 # read the next. Of more than a batch Spark would take a part of each partition, and the parts end at times of
 # the history hours apart: late for that alone.
 BATCH_WAITING = 0.9
-POLL_SECONDS = 0.2
 
 
 class HistoryError(MusicError):
@@ -111,22 +110,14 @@ def expected_file(settings: Settings) -> Path:
     return settings.paths.data / "producer" / "expected.jsonl.gz"
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a back-fill is: records in Kafka, records in the tables, and about how many there will be."""
-
-    sent: int
-    stored: int
-    expected: int
-
-
 def backfill(
     settings: Settings, report: Callable[[Progress], None] = lambda _: None, *, dry_run: bool = False
 ) -> list[str]:
     """Send the history of the settings, wait until it is in the tables, and write the expected metrics.
 
-    Returns what was changed, one sentence; [] where it is there already, or none is wanted. HistoryError
-    where Kafka or the job stand still; to run again is safe. psycopg2.Error as it comes.
+    Returns what was changed, one sentence; [] where it is there already, or none is wanted.
+    HistoryError where Kafka, LagError where the job stands still; to run again is safe. psycopg2.Error as
+    it comes.
     """
     target = expected_file(settings)
     if not settings.producer.history_days or target.exists():
@@ -159,7 +150,7 @@ def _backfill(settings: Settings, report: Callable[[Progress], None]) -> list[st
     plan.write(plan_file(settings))
     world = world_of(_producer(settings.producer, plan))
     expected = ExpectedMetrics(world, _hour_starts_ms(settings))
-    lag = Lag(settings, report)
+    lag = Lag(settings, report, subject="History")
     lag.expected = world.expected_plays(max(plan.start_ms, since_ms), plan.end_ms)
     _send(
         settings, world.history(plan.start_ms, plan.end_ms, BadData(*plan.bad_data), expected, since_ms), lag
@@ -221,70 +212,6 @@ def _make_folder(folder: Path) -> None:
             wanted="root",
             remedy="sudo musicctl demo backfill",
         ) from None
-
-
-@dataclass
-class Lag:
-    """How far the job is behind what was sent. ends: partition -> offset behind the newest record."""
-
-    settings: Settings
-    report: Callable[[Progress], None] = lambda _: None
-    ends: dict[int, int] = field(default_factory=dict)
-    sent: int = 0
-    expected: int = 0
-    _looked: float = 0
-    _moved: float = field(default_factory=time.monotonic)
-    _behind: int | None = None
-
-    def delivered(self, sent: list[Any]) -> None:
-        """Wait until the records are in Kafka, and count them."""
-        for future in sent:
-            placed = future.get(timeout=self.settings.spark.stall_seconds)
-            self.ends[placed.partition] = max(placed.offset + 1, self.ends.get(placed.partition, 0))
-        self.sent += len(sent)
-
-    def behind(self) -> int:
-        """Records that the job has not yet stored; HistoryError where it stands still."""
-        reached = _next_offsets(self.settings)
-        behind = sum(max(0, end - reached.get(partition, 0)) for partition, end in self.ends.items())
-        now = time.monotonic()
-        if behind != self._behind:
-            self._behind, self._moved = behind, now
-        stalled = self.settings.spark.stall_seconds
-        if behind and now - self._moved > stalled:
-            raise HistoryError.of(
-                "History",
-                found=f"{behind:,} records that the job has not stored, and no change for {stalled:g} s",
-                wanted="a job that stores them",
-                remedy="sudo systemctl status music-metrics; then run it again: nothing is counted twice",
-            )
-        self.report(Progress(self.sent, self.sent - behind, self.expected))
-        self._looked = now
-        return behind
-
-    def wait_for_room(self, most: int) -> None:
-        """Wait while the job is more than `most` records behind."""
-        if time.monotonic() - self._looked < POLL_SECONDS:
-            return
-        while self.behind() > most:
-            time.sleep(POLL_SECONDS)
-
-    def wait_until_stored(self) -> None:
-        """Wait until all of it is in the tables."""
-        self.expected = self.sent
-        while self.behind():
-            time.sleep(POLL_SECONDS)
-
-
-def _next_offsets(settings: Settings) -> dict[int, int]:
-    with (
-        settings.postgres.connection(Role.READER, application="musicctl-demo") as connection,
-        connection.cursor() as cursor,
-    ):
-        cursor.execute(
-            "SELECT partition, next_offset FROM ingest_offsets WHERE topic = %s", (settings.kafka.topic,)
-        )
-        return dict(cursor.fetchall())
 
 
 def _send(settings: Settings, blocks: Iterator[Block], lag: Lag) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from psycopg2 import sql
 
 from music_streaming import broker
-from music_streaming.demo.backfill import Lag, expected_file, plan_file
+from music_streaming.demo.backfill import expected_file, plan_file
+from music_streaming.lag import Lag
 from music_streaming.metrics import ROLL_UPS, TABLE_NAMES, TABLES, columns
 from music_streaming.settings import Role, Settings
 
@@ -18,8 +19,8 @@ _PARTITIONED = tuple(f"{table.name}_demo" for table in TABLES)
 def remove(settings: Settings) -> int:
     """Wait until the job has stored all that is in Kafka, then delete; returns how many plays there were.
 
-    The producer must have been stopped. If it is interrupted, run it again. HistoryError where
-    the job stands still, psycopg2.Error as it comes.
+    The producer must have been stopped. If it is interrupted, run it again. LagError where the
+    job stands still, psycopg2.Error as it comes.
     """
     Lag(settings, ends=broker.ends_of_topic(settings.kafka)).wait_until_stored()
     with settings.postgres.connection(Role.OWNER, application="musicctl-demo") as connection:

@@ -21,10 +21,7 @@ from music_streaming.board.validate import validate
 from music_streaming.broker import close_producer, producer
 from music_streaming.demo.arrivals import BadData
 from music_streaming.demo.backfill import (
-    HistoryError,
-    Lag,
     Plan,
-    Progress,
     _horizon_ms,
     _most_behind,
     backfill,
@@ -34,6 +31,7 @@ from music_streaming.demo.backfill import (
 from music_streaming.demo.expected import read_header
 from music_streaming.demo.live import live
 from music_streaming.demo.world import World
+from music_streaming.lag import Lag, LagError, Progress
 from music_streaming.settings import KafkaSettings, Settings
 from music_streaming.testing import wait_for
 from music_streaming.testing.broker import Broker
@@ -191,7 +189,7 @@ def test_a_job_that_stands_still_is_named(settings: Settings, database: Database
             "VALUES ('stream_events', 0, 'id', 70), ('other', 1, 'id', 50)"
         )
     lag = Lag(hurried, seen.append, ends={0: 70, 1: 50}, sent=120)
-    with pytest.raises(HistoryError, match="found 50 records that the job has not stored"):
+    with pytest.raises(LagError, match="found 50 records that the job has not stored"):
         lag.wait_for_room(49)
     assert [item.stored for item in seen[:2]] == [0, 70]
 

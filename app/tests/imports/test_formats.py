@@ -6,65 +6,18 @@ import io
 import json
 from collections import Counter
 from datetime import UTC, datetime
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import openpyxl
 import pytest
 
+from export_files import DEEZER, DEEZER_ROWS, EXPORTS, workbook
 from music_streaming.imports.formats import FORMATS, recognise
 from music_streaming.imports.plays import REASONS, Left, Play, Reading
 from music_streaming.imports.scrobbles import ClockError
 
-EXPORTS = Path(__file__).parent / "exports"
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 READING = Reading.at(NOW, ZoneInfo("Europe/Berlin"))
 EIGHT = 1_677_657_600_000  # 2023-03-01 08:00 UTC
-
-
-def workbook(rows: list[tuple], title: str = "10_listeningHistory") -> bytes:
-    """A Deezer export: more than one sheet, of which one has the history."""
-    book = openpyxl.Workbook()
-    book.active.title = "01_account"
-    book.active.append(["Name", "Value"])
-    sheet = book.create_sheet(title)
-    for row in rows:
-        sheet.append(row)
-    file = io.BytesIO()
-    book.save(file)
-    return file.getvalue()
-
-
-DEEZER = (
-    "Song Title", "Artist", "ISRC", "Album Title", "IP Address",
-    "Listening Time", "Platform Name", "Platform Model", "Date",
-)  # fmt: skip
-DEEZER_ROWS = [
-    DEEZER,
-    (
-        "Harbour Lights",
-        "The Paper Lanterns",
-        "XX0000000001",
-        "Low Tide",
-        "192.0.2.7",
-        200,
-        "Android",
-        "",
-        "2023-03-01 08:00:00",
-    ),
-    (
-        1999,
-        "東雲カルテット",
-        "XX0000000002",
-        "",
-        "192.0.2.7",
-        4,
-        "web_player",
-        "",
-        datetime(2023, 3, 1, 8, 3, 24),
-    ),
-    ("Dateless", "東雲カルテット", "", "", "192.0.2.7", 4, "", "", None),
-]
 
 
 def read(content: bytes, reading: Reading = READING) -> tuple[str, list[Play], list[Left]]:

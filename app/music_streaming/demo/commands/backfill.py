@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from music_streaming import terminal
-from music_streaming.demo.backfill import Progress
 from music_streaming.demo.backfill import backfill as send
+from music_streaming.lag import Progress
 from music_streaming.settings import Settings
 
 # Between two lines of progress where there is no terminal.
