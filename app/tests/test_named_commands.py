@@ -14,7 +14,7 @@ from music_streaming.cli import main as musicctl
 
 PLACES = ["app", "docs", "files", "inventory", "molecule", "playbooks", "roles", "*.md", "Makefile"]
 # What follows the command's name where a sentence goes on.
-PROSE = {"and", "can", "from", "imports", "is", "on", "or", "show", "the", "without"}
+PROSE = {"and", "can", "from", "imports", "is", "on", "or", "read", "show", "the", "without"}
 END = re.compile(r"[`\"'();|&<>{}\\]|\.(?:\s|$)|\n\n|\n *[a-z_-]+: ")
 
 
