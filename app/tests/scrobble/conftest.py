@@ -97,11 +97,11 @@ class Board:
                 )
                 if cursor.rowcount:
                     new += 1
-                    one = sql.SQL("(SELECT * FROM stream_events WHERE event_id = {}) AS play").format(
+                    one = sql.SQL("(SELECT * FROM stream_events WHERE event_id = {})").format(
                         sql.Literal(play["event_id"])
                     )
-                    for table in metrics.TABLES:
-                        cursor.execute(metrics.add_stored(table, one))
+                    for statement in metrics.stored_plays(one):
+                        cursor.execute(statement)
         return new
 
 
