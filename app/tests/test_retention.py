@@ -205,7 +205,7 @@ def test_what_was_proved_is_not_counted_again_until_a_play_comes(
     database: Database, writer: Any, settings: Settings
 ) -> None:
     stream = Stream(writer)
-    stream.send([NOW - dt.timedelta(hours=n) for n in (1, 5, 9)])
+    stream.send([NOW - dt.timedelta(hours=n) for n in (3, 6, 9)])
     stream.send([NOW])
     done = housekeep(writer, NEVER)
     assert (done.counted, done.proved) == (3, 3)
