@@ -85,7 +85,11 @@ def test_an_odd_length_costs_the_field_alone(board, length, stored):
     assert event.get("duration_ms") == stored
 
 
-@pytest.mark.parametrize("at", [1_033_410_600, NOW + 3_500, str(NOW - 60), NOW - 60.0])
+@pytest.mark.parametrize(
+    "at",
+    [1_033_410_600, NOW + 3_500, str(NOW - 60), NOW - 60.0],
+    ids=["oldest", "newest", "as text", "as a fraction"],
+)
 def test_times_at_the_limits_are_plays_that_the_job_takes(board, at):
     name, token = board.token()
     with board.client(token) as client:
