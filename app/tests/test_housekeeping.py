@@ -94,7 +94,7 @@ def test_what_a_clock_that_was_ahead_left_is_drawn_back(
     write(writer, batch(rows(play(1, event_time=at(earlier)), play(2, source="scrobble"))), Rules())
     real = database.value("SELECT max(event_time) FROM stream_events")
     leave_a_month_ahead(database, writer)
-    make_good(writer, TOPIC, Rules(), NOW)
+    make_good(writer, TOPIC, Rules())
     assert "the clock was ahead; drawn back: the watermark of" in caplog.text
     assert database.value("SELECT watermark FROM ingest_state") == real - DELAY
     newest = "SELECT source, newest_event_time FROM ingest_totals ORDER BY source"
@@ -105,7 +105,7 @@ def test_what_a_clock_that_was_ahead_left_is_drawn_back(
     # A new play is not late, and nothing more is to be drawn back.
     caplog.clear()
     assert write(writer, batch(rows(play(5), start=9)), Rules()).late == 0
-    make_good(writer, TOPIC, Rules(), NOW)
+    make_good(writer, TOPIC, Rules())
     assert caplog.text == ""
     assert exact(database) == 5
 
@@ -115,7 +115,7 @@ def test_plays_of_the_future_are_found_and_removed(
 ) -> None:
     write(writer, batch(rows(play(1), play(2, source="scrobble"))), Rules())
     leave_a_month_ahead(database, writer)
-    make_good(writer, TOPIC, Rules(), NOW)
+    make_good(writer, TOPIC, Rules())
     (found,) = failing(settings).values()
     assert found.endswith("; 2 ahead: musicctl clock")
     since, moment = beyond(settings, NOW), NOW + MONTH
