@@ -28,13 +28,22 @@ def records(settings: Settings, starts: dict[int, int], ends: dict[int, int]) ->
                 yield from (record for record in found if record.offset < ends[record.partition])
 
 
-def valid_plays(settings: Settings, starts: dict[int, int], ends: dict[int, int]) -> Iterator[dict[str, Any]]:
-    """Those of the records that event.parse_event takes, as it returns them."""
+def valid_plays(
+    settings: Settings, starts: dict[int, int], ends: dict[int, int], due: set[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Those of the records that event.parse_event takes, as it returns them.
+
+    due: gets the event ids of those that were ahead of the clock, and may have been judged again by now.
+    """
     for record in records(settings, starts, ends):
         if record.value is not None:
             arrival = dt.datetime.fromtimestamp(record.timestamp / 1000, dt.UTC)
-            with contextlib.suppress(event.Rejected):
+            try:
                 yield event.parse_event(record.value, arrival).play
+            except event.Rejected as rejected:
+                if due is not None and rejected.due:
+                    with contextlib.suppress(event.Rejected):
+                        due.add(event.parse_event(record.value, dt.datetime.now(dt.UTC)).play["event_id"])
 
 
 def may_have_expired(settings: Settings, play: dict[str, Any]) -> bool:

@@ -15,7 +15,8 @@ from on_board import may_have_expired, valid_plays, wait_for_job
 
 settings = Settings.load()
 state = topic_state(settings.kafka.bootstrap, settings.kafka.topic)
-plays = {play["event_id"]: play for play in valid_plays(settings, state.first, state.end)}
+due: set[str] = set()
+plays = {play["event_id"]: play for play in valid_plays(settings, state.first, state.end, due)}
 with (
     settings.postgres.connection(Role.READER) as connection,
     connection.cursor() as cursor,
@@ -43,7 +44,7 @@ print(
             "kafka": len(plays),
             "postgres": len(rows),
             "only_kafka": sorted(missing)[:10],
-            "only_postgres": sorted(set(rows) - plays.keys())[:10],
+            "only_postgres": sorted(set(rows) - plays.keys() - due)[:10],
         }
     )
 )
