@@ -32,13 +32,15 @@ Apply = Callable[["Bench", random.Random], Iterable[str] | None]
 class Fault:
     """`apply` returns when the fault has ended, with the ids of acknowledged plays that it took away itself.
 
-    lasts: seconds from its beginning to its end. limit: seconds that recovery may take.
+    lasts: seconds from its beginning to its end. limit: seconds that recovery may take. daily: whether the story
+    picks it; those that are new are applied by `make test-faults` alone.
     """
 
     name: str
     apply: Apply
     lasts: float = 0
     limit: float = 60
+    daily: bool = True
 
 
 @dataclass
