@@ -46,7 +46,7 @@ down: ## remove the simulated board
 test: setup-test lint test-app test-slow test-board ## do all set-up and every test, then print the figures
 	@python bench/figures.py
 
-test-app: setup-test ## the quick tests: event, query, transaction, producer (under 2 minutes)
+test-app: setup-test ## the quick tests: event, query, transaction, producer (about 5 minutes)
 	pytest -n auto --dist loadfile --junitxml .cache/junit/app.xml -m "not slow"
 
 # Those in which a broker or a driver dies and comes back, or much is fetched.
