@@ -96,7 +96,7 @@ bench: setup-test ## list the scripts that measure speed
 	@ls bench/*.py
 
 bench-year: setup-test ## fill three years with PLAYS (50 million), print sizes, speeds, exactness
-	python bench/year.py $(if $(PLAYS),--plays $(PLAYS))
+	PYTHONPATH=app python bench/year.py $(if $(PLAYS),--plays $(PLAYS))
 
 clean: ## remove what make made here (the cache folder of images stays)
 	rm -rf .venv .cache
