@@ -51,8 +51,8 @@ FROM generate_series(date_trunc('second', now()) - interval '1 day', now(), inte
 """
 
 
-def fill(server: str, plays: int, days: int) -> None:
-    """Make the database DATABASE with the product's schema and `plays` plays over the last `days` days."""
+def make_database(server: str, name: str) -> None:
+    """The roles and the empty database `name` with the product's schema."""
     with contextlib.closing(psycopg2.connect(server)) as admin:
         admin.autocommit = True
         cursor = admin.cursor()
@@ -60,12 +60,19 @@ def fill(server: str, plays: int, days: int) -> None:
             cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,))
             if not cursor.rowcount:
                 cursor.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
-        cursor.execute(f"CREATE DATABASE {DATABASE} OWNER music_owner TEMPLATE template0")
-    with contextlib.closing(psycopg2.connect(server, dbname=DATABASE)) as connection:
-        cursor = connection.cursor()
-        cursor.execute("CREATE EXTENSION hll; SET ROLE music_owner")
+        cursor.execute(f"CREATE DATABASE {name} OWNER music_owner TEMPLATE template0")
+    with contextlib.closing(psycopg2.connect(server, dbname=name)) as connection:
+        connection.cursor().execute("CREATE EXTENSION hll; SET ROLE music_owner")
         connection.commit()
         migrate(connection, ROOT / "files" / "schema")
+
+
+def fill(server: str, plays: int, days: int) -> None:
+    """Make the database DATABASE with `plays` plays over the last `days` days."""
+    make_database(server, DATABASE)
+    with contextlib.closing(psycopg2.connect(server, dbname=DATABASE)) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SET ROLE music_owner")
         today = dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         for day in (today - dt.timedelta(days=days - n) for n in range(days + 1)):
             parameters = {"day": day, "plays": plays // days}

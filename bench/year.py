@@ -28,11 +28,10 @@ from rich.table import Table
 
 import figures
 from chart_sql import FOLDER, Board, charts, database_options
-from dashboards import AS_ON_A_BOARD, ROLES, ROOT, throw_away_server
+from dashboards import AS_ON_A_BOARD, ROLES, ROOT, make_database, throw_away_server
 from music_streaming import metrics
 from music_streaming.board.validate import validate
 from music_streaming.retention import Ages, housekeep
-from music_streaming.schema import migrate
 from music_streaming.settings import PathSettings, PostgresSettings, Settings
 
 DATABASE = "music_year"
@@ -57,22 +56,6 @@ FROM pg_class c CROSS JOIN LATERAL (
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
 GROUP BY 1 HAVING sum(pg_total_relation_size(p.relid)) > 1e6 ORDER BY 2 DESC
 """
-
-
-def make_database(server: str) -> None:
-    """The roles and the empty database with the product's schema, folded up to today from the beginning."""
-    with contextlib.closing(psycopg2.connect(server)) as admin:
-        admin.autocommit = True
-        cursor = admin.cursor()
-        for role in ROLES:
-            cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,))
-            if not cursor.rowcount:
-                cursor.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
-        cursor.execute(f"CREATE DATABASE {DATABASE} OWNER music_owner TEMPLATE template0")
-    with contextlib.closing(psycopg2.connect(server, dbname=DATABASE)) as connection:
-        connection.cursor().execute("CREATE EXTENSION hll; SET ROLE music_owner")
-        connection.commit()
-        migrate(connection, ROOT / "files" / "schema")
 
 
 def fill(server: str, plays: int, days: int) -> float:
@@ -213,7 +196,7 @@ def main(server: str | None, plays: int, days: int, demo: int, repeats: int) -> 
     """Fill, keep house, measure, print; exit code 1 where something is not exact or takes too long."""
     found: dict[str, float] = {}
     with contextlib.nullcontext(server) if server else throw_away_server() as dsn:
-        make_database(dsn)
+        make_database(dsn, DATABASE)
         found["plays added a second"] = fill(dsn, plays, days)
         add_demo(dsn, 14, demo)
         keep_house(dsn, found)
