@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg2 import sql
 
-from music_streaming.metrics import TABLES
+from music_streaming.metrics import ROLL_UPS, TABLES
 from music_streaming.settings import Role, Settings
 
 # Windows of the metrics begin with an hour at the latest, so only whole hours can be taken out of them.
@@ -66,21 +66,18 @@ def delete_rows(connection: Any, since: datetime, watermark_delay_seconds: int) 
         since = cursor.fetchone()[0]
         cursor.execute(_DELETE_PLAYS, (since,))
         removed = {source: (plays, late) for source, plays, late in cursor.fetchall()}
-        for table, start in (("song_days", "day"), ("song_months", "month")):
+        # Days and months hold earlier plays, too; all other windows of the future are no longer than an hour.
+        longer = [table for table in ROLL_UPS if table.window in {"day", "month"}]
+        for table in longer:
             names = {
-                "table": sql.Identifier(table),
-                "start": sql.Identifier(start),
-                "grain": sql.Literal(start),
+                "table": sql.Identifier(table.name),
+                "start": sql.Identifier(table.start),
+                "grain": sql.Literal(table.window),
             }
             cursor.execute(_SUBTRACT.format(**names), (since,))
             cursor.execute(sql.SQL("DELETE FROM {table} WHERE streams <= 0").format(**names))
-        windows = [(table.name, table.start) for table in TABLES]
-        windows += [
-            ("genre_metrics", "window_start"),
-            ("country_hour_streams", "hour"),
-            ("ingest_periods", "starts"),
-        ]
-        for name, start in windows:
+        windows = [(table.name, table.start) for table in (*TABLES, *ROLL_UPS) if table not in longer]
+        for name, start in (*windows, ("ingest_periods", "starts")):
             delete = sql.SQL("DELETE FROM {} WHERE {} >= %s")
             cursor.execute(delete.format(sql.Identifier(name), sql.Identifier(start)), (since,))
         for source, (plays, late) in removed.items():
