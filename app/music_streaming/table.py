@@ -68,12 +68,16 @@ def prepare_session(connection: Any, statement_seconds: float = 60) -> None:
     statement_seconds: after which PostgreSQL cancels a statement; half of it is for waiting for a lock.
     """
     with connection, connection.cursor() as cursor:
-        cursor.execute(_SESSION)
+        _make_ready(cursor)
         limits = {"statement_timeout": statement_seconds, "lock_timeout": statement_seconds / 2}
         for name, seconds in limits.items():
             cursor.execute("SELECT set_config(%s, %s, false)", (name, f"{seconds * 1000:.0f}ms"))
-        cursor.execute(_INCOMING)
-        cursor.execute(_INCOMING_REJECTS)
+
+
+def _make_ready(cursor: Any) -> None:
+    cursor.execute(_SESSION)
+    cursor.execute(_INCOMING)
+    cursor.execute(_INCOMING_REJECTS)
 
 
 def write(connection: Any, batch: Batch, rules: Rules) -> Outcome:
@@ -146,9 +150,7 @@ def judge_again(connection: Any, topic: str, rules: Rules, now: dt.datetime) -> 
         if not cursor.fetchall():
             return Outcome()
         cursor.execute("SET LOCAL lock_timeout = '5s'")
-        cursor.execute(_SESSION)
-        cursor.execute(_INCOMING)
-        cursor.execute(_INCOMING_REJECTS)
+        _make_ready(cursor)
         watermark = _watermark(cursor, topic)
         # Once more, as another driver may have been quicker.
         cursor.execute(_DUE, due)
