@@ -71,9 +71,6 @@ class Driver:
         if seen != wanted:
             raise AssertionError(f"saw {seen}, wanted {wanted}\n{self.said[-6000:]}")
 
-    def _ended(self) -> bool:
-        return not self.alive
-
     @property
     def alive(self) -> bool:
         """Whether it runs."""
