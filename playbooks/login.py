@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import pwd
 import subprocess
 import time
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ STILL_STARTING = (
     "Connection closed",
 )
 PASSWORD_METHODS = ("password", "keyboard-interactive")
+# ssh looks into the account's home folder, whatever $HOME says.
+HOME = Path(pwd.getpwuid(os.getuid()).pw_dir)
 
 
 class RefusedError(Exception):
@@ -151,18 +154,19 @@ class Login:
         print(f"{self.name} does not know your SSH key yet: {copy}", flush=True)
         given = [option.partition("=")[2] for option in self.options if option.startswith("IdentityFile=")]
         if not given and not self._has_key():
-            key = Path.home() / ".ssh/id_ed25519"
+            key = HOME / ".ssh/id_ed25519"
             print(f"You have none: making {key}", flush=True)
             key.parent.mkdir(mode=0o700, exist_ok=True)
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
         chosen = ["-i", given[0]] if given else []
-        done = subprocess.run(["ssh-copy-id", *chosen, *self.options, self.destination], check=False)
+        argv = ["ssh-copy-id", *chosen, *self.options, self.destination]
+        done = subprocess.run(argv, env=os.environ | {"HOME": str(HOME)}, check=False)
         if done.returncode != 0:
             raise self._no_login(said)
 
     @staticmethod
     def _has_key() -> bool:
-        if any((Path.home() / ".ssh").glob("id_*.pub")):
+        if any((HOME / ".ssh").glob("id_*.pub")):
             return True
         return subprocess.run(["ssh-add", "-L"], capture_output=True, check=False).returncode == 0
 

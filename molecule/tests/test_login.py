@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import pwd
 import select
 import shlex
 import subprocess
@@ -17,6 +18,8 @@ import pytest
 from conftest import PROJECT, Board
 
 ANSWER_SECONDS = 60
+# Where ssh looks, whatever $HOME says.
+SSH = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh"
 Run = Callable[..., tuple[int, str]]
 
 
@@ -32,7 +35,7 @@ def password(board: Board) -> str:
 
 @pytest.fixture
 def newcomer(board: Board, tmp_path: Path) -> Iterator[Run]:
-    """Run playbooks/run.py on the board as somebody whose ~/.ssh is an empty folder, in a terminal where each question of
+    """Run playbooks/run.py on the board as somebody whose .ssh is an empty folder, in a terminal where each question of
     `answers` gets its answer, one after another, or with no terminal; exit code and what was shown.
     """
     home = tmp_path / "ssh"
@@ -45,12 +48,13 @@ def newcomer(board: Board, tmp_path: Path) -> Iterator[Run]:
     ) -> tuple[int, str]:
         script = [sys.executable, "playbooks/run.py", "--board", target, *options]
         inside = (
-            f"mkdir -p ~/.ssh && mount --bind {home} ~/.ssh && {{ {prepare}; }} && exec {shlex.join(script)}"
+            f"mkdir -p {SSH} && mount --bind {home} {SSH} && {{ {prepare}; }} && exec {shlex.join(script)}"
         )
         argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", inside]
         environment = os.environ | {
             "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
             "ANSIBLE_NOCOLOR": "1",
+            "HOME": str(tmp_path),
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(tmp_path / "cp"),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
@@ -155,7 +159,7 @@ def test_unknown_host_key_is_refused_where_nobody_can_be_asked(newcomer, board):
 
 def test_missing_key_is_refused_with_the_line_that_copies_it(newcomer, board):
     began = time.monotonic()
-    code, shown = newcomer("site.yml", prepare=f"ssh-keyscan {board.address} >~/.ssh/known_hosts 2>/dev/null")
+    code, shown = newcomer("site.yml", prepare=f"ssh-keyscan {board.address} >{SSH}/known_hosts 2>/dev/null")
     assert code == 1
     assert "Permission denied" in shown, shown
     assert f'"ssh-copy-id pi@{board.address}"' in shown
@@ -164,8 +168,8 @@ def test_missing_key_is_refused_with_the_line_that_copies_it(newcomer, board):
 
 def test_changed_host_key_is_refused(newcomer, board):
     other = (
-        "ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519;"
-        f'{{ printf "{board.address} "; cat ~/.ssh/id_ed25519.pub; }} >~/.ssh/known_hosts'
+        f"ssh-keygen -q -t ed25519 -N '' -f {SSH}/id_ed25519;"
+        f'{{ printf "{board.address} "; cat {SSH}/id_ed25519.pub; }} >{SSH}/known_hosts'
     )
     code, shown = newcomer("site.yml", prepare=other)
     assert code == 1
@@ -180,9 +184,7 @@ def test_password_of_sudo_where_nobody_can_be_asked(newcomer, board, tmp_path, m
         file.write_text(content, encoding="utf-8")
         monkeypatch.setenv("ANSIBLE_BECOME_PASSWORD_FILE", str(file))
     state = board_state(board)
-    code, shown = newcomer(
-        "site.yml", prepare=f"cp {state}/id_ed25519* ~/.ssh; cp {state}/known_hosts ~/.ssh"
-    )
+    code, shown = newcomer("site.yml", prepare=f"cp {state}/id_ed25519* {SSH}; cp {state}/known_hosts {SSH}")
     assert code == 1
     assert ("does not take" if content else "set ANSIBLE_BECOME_PASSWORD_FILE=") in shown, shown
     assert "PLAY" not in shown
