@@ -21,13 +21,22 @@ _GRAINS = {"PT1M": "minute", "PT1H": "hour", "P1D": "day"}
 
 
 class Board(NamedTuple):
-    """What a viewer has chosen: [since, until), sources (demo, mine), names of countries; empty = all."""
+    """What a viewer has chosen: [since, until), sources (demo, mine), countries, listeners; empty = all."""
 
     since: dt.datetime
     until: dt.datetime
     origins: Sequence[str] = ()
     countries: Sequence[str] = ()
     zone: str = "UTC"
+    listeners: Sequence[str] = ()
+
+    def chosen(self) -> dict[str, list[str]]:
+        """Column -> values of each filter that chooses among values."""
+        return {
+            "origin": list(self.origins),
+            "country_name": list(self.countries),
+            "listener": list(self.listeners),
+        }
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Chart:
         select = [f'{self._column(c, names)} AS "{_label(c)}"' for c in query["columns"]]
         select += [f'{metrics[metric]} AS "{metric}"' for metric in query["metrics"] or []]
         where = [self._filter(item, names, board) for item in query["filters"]]
-        for column, chosen in (("origin", board.origins), ("country_name", board.countries)):
+        for column, chosen in board.chosen().items():
             if chosen and column in names:
                 where.append(
                     f"{_expression(names, column)} IN ({', '.join(_quoted(value) for value in chosen)})"
@@ -93,7 +102,7 @@ class Chart:
         # SQL, not a page: nothing to escape.
         environment = jinja2.Environment(autoescape=False)  # noqa: S701
         environment.filters["where_in"] = lambda values: f"({', '.join(map(_quoted, values))})"
-        chosen_values = {"origin": list(board.origins), "country_name": list(board.countries)}
+        chosen_values = board.chosen()
         text = environment.from_string(sql).render(
             get_time_filter=lambda **_: chosen, filter_values=lambda name: chosen_values.get(name, [])
         )

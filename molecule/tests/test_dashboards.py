@@ -44,7 +44,7 @@ def test_importing_again_changes_nothing(board):
 
 
 def test_every_chart_of_every_board_answers(board):
-    for slug in ("live", "engagement", "content", "geography", "devices", "health"):
+    for slug in ("live", "engagement", "content", "geography", "devices", "mine", "health"):
         done = board.ssh(f"sudo musicctl dashboards check music-{slug}", check=False)
         assert done.returncode == 0, done.stdout
 
@@ -148,6 +148,20 @@ def test_no_cell_of_an_export_is_a_formula(board):
         answer = admin.post("/api/v1/chart/data", json=asked).raise_for_status()
     rows = list(csv.DictReader(answer.content.decode("utf-8-sig").splitlines()))
     assert [list(row.values()) for row in rows] == [[f"'{name}" for name in names.values()]], answer.text
+
+
+def test_dashboards_start_on_real_plays(board):
+    """The play of the test before is real: the filter "Source" takes the first of what it is offered."""
+    with board.superset_admin() as admin:
+        wanted = [{"col": "table_name", "opr": "eq", "value": "music_origins"}]
+        found = admin.get("/api/v1/dataset/", params={"q": json.dumps({"filters": wanted})}).json()["result"]
+        asked = {
+            "datasource": {"id": found[0]["id"], "type": "table"},
+            "queries": [{"columns": ["origin"], "metrics": [], "orderby": [["origin", False]]}],
+            "force": True,
+        }
+        answer = admin.post("/api/v1/chart/data", json=asked).raise_for_status().json()
+    assert [row["origin"] for row in answer["result"][0]["data"]] == ["mine", "demo"]
 
 
 def test_no_password_lies_in_clear_in_the_metadata(board):
