@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-import tomllib
 import zoneinfo
 from collections.abc import Iterator
 from enum import StrEnum
@@ -28,12 +27,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from music_streaming.error import MusicError
+from music_streaming.setting_files import DEFAULT_PATH, SettingsError, read_secret, read_toml
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
-DEFAULT_PATH = Path("/etc/music/music.toml")
 ENV_PREFIX = "MUSIC_"
 
 Count = Annotated[int, Field(gt=0)]
@@ -46,10 +44,6 @@ Text = Annotated[str, Field(min_length=1)]
 WebAddress = Annotated[str, Field(pattern=r"^https?://[^/]+(/.*)?$")]
 SparkMaster = Annotated[str, Field(pattern=r"^(spark://.+|local\[(\d+|\*)\])$")]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
-
-
-class SettingsError(MusicError):
-    """A setting or secret that cannot be used; the text says what was found, wanted, and the remedy."""
 
 
 class Role(StrEnum):
@@ -81,7 +75,11 @@ class KafkaSettings(_Section):
 
 
 class PostgresSettings(_Section):
-    """The database; the password of role R is the content of the file ``secrets_dir/postgres_R``."""
+    """The database; the password of role R is the content of the file ``secrets_dir/postgres_R``.
+
+    superset_database: where Superset keeps its own tables. admin_host: folder of the socket over which root
+    is the superuser, without a password.
+    """
 
     host: Text = "127.0.0.1"
     port: Port = 5432
@@ -89,6 +87,8 @@ class PostgresSettings(_Section):
     secrets_dir: Path = Path("/etc/music/secrets")
     connect_seconds: Count = 10
     lost_seconds: Count = 30
+    superset_database: Text = "superset"
+    admin_host: Text = "/run/music-postgres"
 
     def password(self, role: Role) -> SecretStr:
         """The password of `role`; raises SettingsError when its file is missing or closed to this user."""
@@ -119,11 +119,40 @@ class PostgresSettings(_Section):
     def connect(self, role: Role, *, application: str = "music") -> connection:
         """A new connection as `role`, which the caller closes; psycopg2.OperationalError where there is none.
 
-        This and `connection` are the only ways to the database.
+        This, `connection` and `admin_connection` are the only ways to the database.
         """
         import psycopg2  # noqa: PLC0415
 
         return psycopg2.connect(self.dsn(role, application=application).get_secret_value())
+
+    def admin_environment(self, database: str = "postgres") -> dict[str, str]:
+        """What libpq's programs read to be the superuser; they ask for no password."""
+        return {
+            "PGHOST": self.admin_host,
+            "PGPORT": str(self.port),
+            "PGUSER": "postgres",
+            "PGDATABASE": database,
+            "PGCONNECT_TIMEOUT": str(self.connect_seconds),
+            "PGAPPNAME": "musicctl",
+            "PGOPTIONS": "-c TimeZone=UTC",
+        }
+
+    @contextlib.contextmanager
+    def admin_connection(self, database: str = "postgres") -> Iterator[connection]:
+        """A connection as superuser, which only root on the board of PostgreSQL has; closed at the end."""
+        import psycopg2  # noqa: PLC0415
+
+        opened = psycopg2.connect(
+            host=self.admin_host,
+            port=self.port,
+            user="postgres",
+            dbname=database,
+            connect_timeout=self.connect_seconds,
+            application_name="musicctl",
+            options="-c TimeZone=UTC",
+        )
+        with contextlib.closing(opened):
+            yield opened
 
     @contextlib.contextmanager
     def connection(self, role: Role, *, application: str = "music") -> Iterator[connection]:
@@ -221,6 +250,19 @@ class SupersetSettings(_Section):
     https: bool = False
 
 
+class BackupSettings(_Section):
+    """Where backups go and how many are kept there: the newest of so many days and of so many weeks.
+
+    place: a folder, or ``label:NAME`` for a disk by the label of its file system. copy_to: where rsync takes
+    them besides, as ``USER@HOST:FOLDER`` or a folder; empty: nowhere.
+    """
+
+    place: Text = "/var/backups/music"
+    daily: Count = 7
+    weekly: Annotated[int, Field(ge=0)] = 4
+    copy_to: str = ""
+
+
 class PathSettings(_Section):
     """Folders: what the services write, and the data contract (topics.yml, schema/, dashboards/)."""
 
@@ -246,6 +288,7 @@ class Settings(BaseSettings):
     producer: ProducerSettings = ProducerSettings()
     scrobble: ScrobbleSettings = ScrobbleSettings()
     superset: SupersetSettings = SupersetSettings()
+    backup: BackupSettings = BackupSettings()
     paths: PathSettings = PathSettings()
     display_time_zone: str = "UTC"
 
@@ -277,7 +320,7 @@ class Settings(BaseSettings):
         """
         asked = path or os.environ.get(f"{ENV_PREFIX}CONFIG")
         file = Path(asked or DEFAULT_PATH)
-        content = _read_toml(file, needed=asked is not None)
+        content = read_toml(file, needed=asked is not None)
         _refuse_unknown_variables(cls)
         try:
             return cls(**content)
@@ -295,56 +338,6 @@ class Settings(BaseSettings):
             for section, values in sections.items()
         }
         return self.model_copy(update=changed)
-
-
-def read_secret(folder: Path, name: str) -> SecretStr:
-    """The content of the file `folder`/`name` without its final newline."""
-    path = folder / name
-    try:
-        text = path.read_text(encoding="utf-8").removesuffix("\n")
-    except FileNotFoundError:
-        raise SettingsError(
-            f"Secret {name}: found no file {path}, wanted one line with the secret. "
-            "Remedy: run the play (site.yml); it makes missing secrets on the board."
-        ) from None
-    except PermissionError:
-        raise SettingsError(
-            f"Secret {name}: {path} is closed to this user, wanted a user that may read it. "
-            "Remedy: run the command as root: sudo musicctl ..."
-        ) from None
-    if not text:
-        raise SettingsError(
-            f"Secret {name}: found an empty file {path}, wanted one line with the secret. "
-            "Remedy: delete the file and run the play (site.yml)."
-        )
-    return SecretStr(text)
-
-
-def _read_toml(file: Path, *, needed: bool) -> dict[str, Any]:
-    try:
-        with file.open("rb") as stream:
-            return tomllib.load(stream)
-    except FileNotFoundError:
-        if needed:
-            raise SettingsError(
-                f"Settings: found no file {file}, wanted the TOML file of the appliance. "
-                f"Remedy: correct MUSIC_CONFIG, or unset it to use {DEFAULT_PATH}."
-            ) from None
-        return {}
-    except OSError as error:
-        raise SettingsError.of(
-            "Settings",
-            found=f"{file} unreadable ({error.strerror})",
-            wanted="a file that this user may read",
-            remedy=f"sudo chmod 0644 {file}",
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError.of(
-            "Settings",
-            found=f"mistakes in {file} ({error})",
-            wanted="TOML",
-            remedy="run the play (site.yml), which writes this file.",
-        ) from None
 
 
 def _refuse_unknown_variables(model: type[Settings]) -> None:
