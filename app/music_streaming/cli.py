@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BOARD, DEMO, DASHBOARDS = (f"music_streaming.{wing}.commands" for wing in ("board", "demo", "dashboards"))
 SCROBBLE = "music_streaming.scrobble.commands"
 IMPORTS = "music_streaming.imports.commands"
+BACKUP = "music_streaming.backup.commands"
 COMMANDS = {
     "status": Lazy(
         f"{BOARD}.status:status",
@@ -55,6 +56,14 @@ COMMANDS = {
     "export": Lazy(
         f"{IMPORTS}:export",
         "Write the plays of a listener to FILE, or to standard output: ListenBrainz listens, one a line.",
+    ),
+    "backup": Lazy(
+        f"{BACKUP}:backup",
+        "Back up both databases, settings and secrets into one file at PLACE: a folder, or label:DISK.",
+    ),
+    "restore": Lazy(
+        f"{BACKUP}:restore",
+        "Bring back the backup FILE. A step of playbooks/restore.yml, which stops and starts the services.",
     ),
     "dashboards": Lazy(f"{DASHBOARDS}:dashboards", "The shipped dashboards, as code."),
 }

@@ -16,7 +16,7 @@ import music_streaming
 from docs import PROJECT
 
 PACKAGE = Path(music_streaming.__file__).parent
-WINGS = ("board", "dashboards", "demo", "imports", "scrobble")
+WINGS = ("backup", "board", "dashboards", "demo", "imports", "scrobble")
 # Library -> the only modules that import it.
 ONLY = {"kafka": {"broker"}, "pyspark": {"spark", "query"}}
 # The test kit runs a server of its own.

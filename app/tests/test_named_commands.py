@@ -76,11 +76,11 @@ def test_every_musicctl_that_is_named_exists():
 @pytest.mark.parametrize(
     ("text", "unknown"),
     [
-        ("Take a dump (sudo musicctl backup), move", "main backup"),
+        ("Take a dump (sudo musicctl dump), move", "main dump"),
         ("sudo musicctl demo stopp", "demo stopp"),
         ("argv: [/usr/local/bin/musicctl, dashboards, imprt, --json]", "dashboards imprt"),
         ("`musicctl validate --thruth`", "validate --thruth"),
-        ("run sudo musicctl\n  backup now", "main backup"),
+        ("run sudo musicctl\n  dump now", "main dump"),
         ("musicctl topics --check", None),
         ("the path of musicctl is closed", None),
         ("sudo musicctl status\nls --all", None),
