@@ -253,10 +253,12 @@ class SupersetSettings(_Section):
 class BackupSettings(_Section):
     """Where backups go and how many are kept there: the newest of so many days and of so many weeks.
 
-    place: a folder, or ``label:NAME`` for a disk by the label of its file system. copy_to: where rsync takes
-    them besides, as ``USER@HOST:FOLDER`` or a folder; empty: nowhere.
+    nightly: whether a timer takes one every night. place: a folder, or ``label:NAME`` for a disk by the label
+    of its file system. copy_to: where rsync takes them besides, as ``USER@HOST:FOLDER`` or a folder; empty:
+    nowhere.
     """
 
+    nightly: bool = True
     place: Text = "/var/backups/music"
     daily: Count = 7
     weekly: Annotated[int, Field(ge=0)] = 4

@@ -14,7 +14,18 @@ PROJECT = Path(__file__).parents[2]
 SETTINGS = PROJECT / "docs/settings.md"
 DISK = PROJECT / "docs/disk.md"
 # In the order of the flow.
-ROLES = ["board", "docker", "firewall", "_image", "kafka", "postgres", "spark", "pipeline", "superset"]
+ROLES = [
+    "board",
+    "docker",
+    "firewall",
+    "_image",
+    "kafka",
+    "postgres",
+    "spark",
+    "pipeline",
+    "superset",
+    "backup",
+]
 WIRING: dict[str, dict[str, object]] = yaml.safe_load(
     (PROJECT / "playbooks/vars/wiring.yml").read_text(encoding="utf-8")
 )["wiring_specs"]

@@ -29,6 +29,10 @@ def test_defaults_fit_a_small_card():
 
 def test_each_named_setting_moves_its_part():
     moved = {
+        "backup_enabled": False,
+        "backup_keep_daily": 14,
+        "backup_keep_weekly": 8,
+        "backup_place": "label:BACKUP",
         "board_journal_max_mb": 400,
         "pipeline_demo_retention_days": 30,
         "pipeline_producer_listeners": 9_000,

@@ -16,6 +16,7 @@ STORIES = [f"molecule/{name}.yml" for name in ("default/settings", "edited/setti
 TOLD = ["molecule/tests/test_used.py", "molecule/tests/test_proxy.py"]
 PAGES = [
     "docs/architecture.md",
+    "docs/backup.md",
     "docs/contract.md",
     "docs/disk.md",
     "docs/players.md",
@@ -97,6 +98,7 @@ def test_named_units_exist():
         "scrobble",
         "metrics",
         "streaming",
+        "backup",
         "live",  # the home page
     }
     assert units <= known, units - known

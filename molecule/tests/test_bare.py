@@ -27,7 +27,7 @@ REFUSALS = [
     ("music_display_time_zone=Mars/Olympus", "such as Europe/Berlin"),
     ("board_min_memory_mb=9999999", "wanted 9999999 MB"),
     ("board_min_disk_mb=99999999", "wanted 99999999 MB"),
-    ("pipeline_demo_retention_days=999999", "MB in all: metrics of demo plays 15293600, demo plays 14320000"),
+    ("pipeline_demo_retention_days=999999", "metrics of demo plays 15293600, demo plays 14320000"),
     ("firewall_dashboard_sources=['home']", "firewall_dashboard_sources"),
     ("ansible_port=2222", "Connection refused"),
     ("ansible_become_password=", "--ask-become-pass"),
@@ -115,7 +115,8 @@ ARRIVES = [
     "/srv/music/kafka", "CONTROLLER://127.0.0.1:19093", "CLIENT://127.0.0.1:19092", "port = 15432",
     "spark://127.0.0.1:17077", "master_web_port = 18080", '"18081"', "[::]:18088", "port = 18090", "executor_cores = 1",
     "history_days = 10", "listeners = 2500", '"fr_FR", "ko_KR"', 'pace = "model"', "seed = 43",
-    'MUSIC_ADMIN_USER = "owner"',
+    'MUSIC_ADMIN_USER = "owner"', "OnCalendar=*-*-* 02:15:00", 'place = "label:BACKUP"', "daily = 3", "weekly = 8",
+    'copy_to = "owner@nas.example:music"', "nightly = false",
 ]  # fmt: skip
 
 

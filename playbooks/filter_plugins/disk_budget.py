@@ -14,6 +14,8 @@ DAY_SECONDS = 86_400
 PLAY_BYTES = 400
 METRICS_DAY_BYTES, METRICS_PLAY_BYTES = 12e6, 92
 PLAYS_A_LISTENER = 17.9
+# Of what plays and metrics take in the tables, compressed.
+BACKUP_SHARE = 0.2
 # A row of ingest_batches; what is kept of a reject (files/schema/003_ingest.sql); how many rejects and
 # days of batches are kept (settings.py).
 BATCH_BYTES, REJECT_BYTES, REJECTS, BATCH_DAYS = 250, 8_192, 100_000, 7
@@ -39,6 +41,16 @@ def plays_a_day(settings: Mapping[str, Any]) -> float:
     if rate == "model":
         return int(settings["pipeline_producer_listeners"]) * PLAYS_A_LISTENER
     return float(rate) * DAY_SECONDS
+
+
+def backups_bytes(settings: Mapping[str, Any]) -> float:
+    """Of all backups that stay on the board, with a year of own plays."""
+    if not settings["backup_enabled"] or str(settings["backup_place"]).startswith("label:"):
+        return 0
+    days, plays = int(settings["pipeline_demo_retention_days"]) + 1, plays_a_day(settings)
+    demo = days * (METRICS_DAY_BYTES + plays * (METRICS_PLAY_BYTES + PLAY_BYTES)) if plays else 0
+    kept = int(settings["backup_keep_daily"]) + int(settings["backup_keep_weekly"])
+    return kept * BACKUP_SHARE * (demo + 365 * OWN_PLAYS_DAY * OWN_PLAY_BYTES)
 
 
 def disk_budget(settings: Mapping[str, Any], topics: Mapping[str, Any]) -> list[Part]:
@@ -73,6 +85,21 @@ def _system(settings: Mapping[str, Any]) -> list[Part]:
             journal,
             "journald drops the oldest; containers log nowhere else",
             ("board_journal_max_mb",),
+        ),
+        Part(
+            "backups",
+            "system",
+            _mb(backups_bytes(settings)),
+            "the newest of so many days and weeks; none here where a disk is named by its label",
+            (
+                "backup_enabled",
+                "backup_place",
+                "backup_keep_daily",
+                "backup_keep_weekly",
+                "pipeline_producer_rate",
+                "pipeline_producer_listeners",
+                "pipeline_demo_retention_days",
+            ),
         ),
     ]
 

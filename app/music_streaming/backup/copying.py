@@ -22,7 +22,9 @@ def copy(settings: Settings, folder: Path, gone: Iterable[str]) -> str:
     """
     target = settings.backup.copy_to
     key = settings.postgres.secrets_dir / KEY
+    known = settings.postgres.secrets_dir.with_name("backup_known_hosts")
     shell = "ssh -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o ConnectTimeout=20"
+    shell += f" -o UserKnownHostsFile={shlex.quote(str(known))}"
     if key.exists():
         shell += f" -i {shlex.quote(str(key))}"
     argv = ["rsync", "--times", "--partial-dir=.partial", "--delete-missing-args", "--rsh", shell]

@@ -24,6 +24,11 @@ from music_streaming.settings import Role, Settings
 JOB = "music-metrics"
 # Both may be stopped on purpose.
 PRODUCER, SCROBBLE = "music-producer", "music-scrobble"
+# At work once a night.
+BACKUP = "music-backup"
+SELECT_NEWEST_BACKUP = "SELECT taken_at, file, bytes, secrets FROM backups ORDER BY taken_at DESC LIMIT 1"
+# A night may fail, three in a row have a reason.
+BACKUP_OLD = timedelta(days=3)
 # How the status of a unit begins that does not start because its image is missing (run-image).
 IMAGE_MISSING = "image missing"
 # A full disk stops Kafka and PostgreSQL alike; this much must be left.
@@ -54,8 +59,12 @@ class Unit:
 
     @property
     def ok(self) -> bool:
-        """Whether it runs, or is one that may be stopped on purpose and is."""
-        return self.active == "active" or (self.name in (PRODUCER, SCROBBLE) and self.active == "inactive")
+        """Whether it runs, or is one that need not run and is stopped."""
+        return (
+            self.active == "active"
+            or (self.name == BACKUP and self.active == "activating")
+            or (self.name in (PRODUCER, SCROBBLE, BACKUP) and self.active == "inactive")
+        )
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,16 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class Backup:
+    """The newest backup: the moment that it holds, its file, bytes, and whether the secrets are in it."""
+
+    taken_at: datetime
+    file: str
+    size: int
+    secrets: bool
+
+
+@dataclass(frozen=True)
 class Counted:
     """What PostgreSQL knows; all from one snapshot."""
 
@@ -108,6 +127,7 @@ class Counted:
     inexact_sources: list[str]
     batch_limit: Limit | None
     growth: Growth = field(default_factory=lambda: read_growth([]))
+    newest_backup: Backup | None = None
 
 
 @dataclass(frozen=True)
@@ -195,9 +215,13 @@ def diagnose(status: Status, settings: Settings) -> list[str]:
             f"disk: found {size(status.free_bytes)} free at {settings.paths.data}, "
             f"wanted {size(FREE_BYTES_WANTED)}. Remedy: lower the retention in the inventory, or add a disk."
         )
-    counts = status.counted
-    if counts is None:
-        return problems
+    if status.counted:
+        problems += _diagnose_counts(status, status.counted, settings)
+    return problems
+
+
+def _diagnose_counts(status: Status, counts: Counted, settings: Settings) -> list[str]:
+    problems = []
     stalled = timedelta(seconds=settings.spark.stall_seconds)
     silent = counts.last_commit is None or status.at - counts.last_commit > stalled
     ahead = counts.last_commit - status.at if counts.last_commit else timedelta()
@@ -218,6 +242,12 @@ def diagnose(status: Status, settings: Settings) -> list[str]:
         for cause, number in counts.recent_gaps.items()
         if cause in GAP_REMEDIES
     ]
+    backup = counts.newest_backup
+    if backup and settings.backup.nightly and status.at - backup.taken_at > BACKUP_OLD:
+        problems.append(
+            f"backup: found the newest {age(backup.taken_at, status.at)} old, wanted one of the last "
+            f"{BACKUP_OLD.days} days. Remedy: sudo musicctl backup shows what is wrong"
+        )
     if counts.inexact_sources:
         problems.append(
             f"PostgreSQL: found metrics that differ from the plays of {', '.join(counts.inexact_sources)}, "
@@ -315,6 +345,7 @@ def counted(settings: Settings) -> Counted:
                 ],
                 batch_limit=Limit(*limits[0]) if limits else None,
                 growth=read_growth(rows(SELECT_GROWTH)),
+                newest_backup=next((Backup(*row) for row in rows(SELECT_NEWEST_BACKUP)), None),
             )
 
 

@@ -37,6 +37,7 @@ def board_of(
         for name, text in (
             ("superset_secret_key", "key of the first board"),
             ("postgres_music_owner", "pass"),
+            ("postgres_superset_reader", "superset_reader"),
         ):
             (folder / "etc/secrets" / name).write_text(text)
             (folder / "etc/secrets" / name).chmod(0o600)

@@ -12,12 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from boards import PASSPHRASE, take
 from click.testing import CliRunner
 
 from music_streaming import cli
-from music_streaming.backup import databases, place, taking
+from music_streaming.backup import copying, databases, place, taking
 from music_streaming.backup.archive import BackupError, Reader
+from music_streaming.board.status import counted
 from music_streaming.testing import wait_for
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system of its own")
@@ -71,6 +73,23 @@ def test_rows_that_come_meanwhile_are_not_in_it(board, database, monkeypatch):
     assert database.value("SELECT count(*) FROM listeners") > 1
     assert Reader(taken.path).manifest.databases[database.name].tables["public.listeners"].rows == 1
     taking.verify(board, taken.path)
+
+
+def test_status_and_pipeline_health_know_its_age(board, database, files):
+    dataset = yaml.safe_load(
+        (files / "dashboards/datasets/music_streaming/music_disk_growth.yaml").read_text()
+    )
+    row = f"SELECT bytes, remark FROM ({dataset['sql']}) AS d WHERE part = 'newest backup'"
+    assert database.rows(row) == [(None, "none yet: sudo musicctl backup")]
+    taken = take(board)
+    assert database.rows(row) == [(taken.size, "0 h old")]
+    newest = counted(board).newest_backup
+    assert (newest.taken_at, newest.file, newest.size, newest.secrets) == (
+        taken.at,
+        str(taken.path),
+        taken.size,
+        False,
+    )
 
 
 def test_verify_restores_beside_and_leaves_nothing(board, database, postgres):
@@ -272,3 +291,27 @@ def test_it_needs_the_socket_of_postgresql(board):
     with pytest.raises(BackupError, match="no socket of PostgreSQL in /run/nowhere"):
         take(away)
     assert time.monotonic() - began < 5
+
+
+def test_a_second_copy_follows_and_loses_nothing_else(board, tmp_path):
+    """rsync to a folder: what rotation took here goes there, what only lies there stays."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "music-pi-20200101T000000Z.tar").write_bytes(b"of another board")
+    settings = board.model_copy(update={"backup": board.backup.model_copy(update={"copy_to": str(other)})})
+    first, second = take(settings), take(settings)
+    copying.copy(settings, first.path.parent, [])
+    assert {path.name for path in other.iterdir()} == {
+        "music-pi-20200101T000000Z.tar", first.path.name, second.path.name
+    }  # fmt: skip
+    first.path.unlink()
+    copying.copy(settings, first.path.parent, [first.path.name])
+    assert {path.name for path in other.iterdir()} == {"music-pi-20200101T000000Z.tar", second.path.name}
+    assert (other / second.path.name).read_bytes() == second.path.read_bytes()
+    away = board.model_copy(
+        update={"backup": board.backup.model_copy(update={"copy_to": str(tmp_path / "a/b/c")})}
+    )
+    with pytest.raises(
+        BackupError, match=r"Second copy to .*/a/b/c: found .*wanted the backups there; those on the board"
+    ):
+        copying.copy(away, first.path.parent, [])

@@ -1,6 +1,8 @@
 """What status sees on real services, and what it calls a problem."""
 
 import contextlib
+import dataclasses
+import io
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +10,7 @@ from rich.console import Console
 
 from music_streaming.board.commands.status import show
 from music_streaming.board.status import (
+    Backup,
     Counted,
     Limit,
     Partition,
@@ -80,6 +83,7 @@ def status(**parts) -> Status:
         "watermark": None,
         "events_last_minute": 10,
         "inexact_sources": [],
+        "newest_backup": None,
         "batch_limit": Limit(500, 50_000, "a batch of at most 5000 records did not fit into memory"),
     }
     wanted = {"units": [unit()], "partitions": [Partition(0, 12, 10)], "free_bytes": 10**11}
@@ -117,6 +121,11 @@ def test_a_healthy_board_has_no_problem():
         ({"recent_gaps": {"began_anew": 2}}, "music-metrics: found 2 new gaps in the last day (began_anew)"),
         ({"last_commit": NOW + timedelta(days=30)}, "clock: found the last commit 2592000 s ahead"),
         ({"inexact_sources": ["demo"]}, "PostgreSQL: found metrics that differ"),
+        ({"units": [unit("music-backup", "failed")]}, "music-backup: found failed"),
+        (
+            {"newest_backup": Backup(NOW - timedelta(days=5), "/b/music.tar", 5, True)},
+            "backup: found the newest 5 days old",
+        ),
     ],
 )
 def test_a_problem_is_found_wanted_remedy(parts, problem):
@@ -124,6 +133,17 @@ def test_a_problem_is_found_wanted_remedy(parts, problem):
     assert found.startswith(problem)
     assert ", wanted " in found
     assert "Remedy: " in found
+
+
+def test_a_backup_is_at_work_once_a_night():
+    old = Backup(NOW - timedelta(days=5), "/b/music.tar", 5, True)
+    for active in ("inactive", "activating"):
+        assert diagnose(status(units=[unit("music-backup", active)]), Settings()) == []
+    by_hand = Settings().with_changes(backup={"nightly": False})
+    assert diagnose(status(newest_backup=old), by_hand) == []
+    console = Console(width=200, record=True, file=io.StringIO())
+    show(status(newest_backup=dataclasses.replace(old, secrets=False)), Settings(), console)
+    assert "5 days ago, 5 B, without secrets: /b/music.tar" in console.export_text()
 
 
 def test_an_idle_board_need_not_commit():

@@ -87,6 +87,14 @@ def _flow_table(status: Status, counts: Counted, zone: ZoneInfo) -> Table:
         table.add_row("records in a batch, at most", f"{limit.records:,}{smaller}")
     table.add_row("rejected", rejected or "none")
     table.add_row("lost before they were read", f"{counts.lost_records:,}")
+    backup = counts.newest_backup
+    table.add_row(
+        "newest backup",
+        f"{age(backup.taken_at, status.at)} ago, {size(backup.size)}"
+        f"{'' if backup.secrets else ', without secrets'}: {backup.file}"
+        if backup
+        else "none: sudo musicctl backup",
+    )
     return table
 
 
