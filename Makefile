@@ -12,7 +12,7 @@ CACHE := $(or $(MUSIC_CACHE),$(HOME)/.cache/music-streaming)
 UV_VERSION := 0.13.9
 # Beside group_vars, so that the settings there hold for it.
 INVENTORY := inventory/board-$(BOARD).yml
-PACKAGES := chromium default-jre-headless fonts-ipafont-gothic fonts-noto-core fonts-noto-color-emoji nmap postgresql rsync shellcheck tinyproxy-bin
+PACKAGES := chromium dbus-daemon default-jre-headless fonts-ipafont-gothic fonts-noto-core fonts-noto-color-emoji nmap postgresql rsync shellcheck tinyproxy-bin
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MUSIC_CACHE := $(CACHE)
@@ -62,8 +62,8 @@ test-board: setup-test ## the stories on a simulated board
 	ANSIBLE_LOG_PATH=$(CURDIR)/.cache/ansible.log MUSIC_INVENTORY=$(CURDIR)/.cache/inventory/test.yml \
 	  molecule test --all --destroy $(or $(DESTROY),always)
 
-test-long: setup-test ## the stories that make boards of their own: a board in use, cloud-init, a proxy
-	pytest -p no:cacheprovider -o timeout=1800 molecule/tests/test_{used,cloud_init,proxy}.py
+test-long: setup-test ## the stories that make boards of their own: a board in use, cloud-init, a proxy, breakages
+	pytest -p no:cacheprovider -o timeout=1800 molecule/tests/test_{used,cloud_init,proxy,doctor}.py
 
 test-faults: setup-test ## faults under load on a board of their own, in the order of SEED, the short ones ROUNDS times
 	@$(MAKE) --no-print-directory up BOARD=faults
@@ -84,7 +84,7 @@ lint: setup-test ## style and types
 	shellcheck molecule/board molecule/fresh roles/*/files/usr/local/libexec/music/{run-image,wait-ready,watch-containers,kafka-room} roles/_remove/files/*
 
 docs: setup-test ## write the generated parts of the docs
-	PYTHONPATH=playbooks python app/tests/docs.py
+	PYTHONPATH=app:playbooks python app/tests/docs.py
 
 lock: setup ## renew the locks after a change of requirements.txt or pyproject.toml
 	.venv/bin/pip install --quiet uv==$(UV_VERSION)

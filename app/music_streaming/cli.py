@@ -31,6 +31,14 @@ COMMANDS = {
     "trace": Lazy(
         f"{BOARD}.trace:trace", "Follow one record through the flow and name the first broken link."
     ),
+    "doctor": Lazy(
+        f"{BOARD}.doctor:doctor",
+        "Name the first broken link from the board to its network, and how to mend it.",
+    ),
+    "support": Lazy(
+        f"{BOARD}.support:support",
+        "Write one archive for whoever helps into FOLDER, without secrets; look into it before you send it.",
+    ),
     "clock": Lazy(f"{BOARD}.clock:clock", "Is the clock right, and which plays are dated ahead of it?"),
     "sql": Lazy(
         f"{BOARD}.sql:sql",

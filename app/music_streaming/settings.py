@@ -244,10 +244,14 @@ class ScrobbleSettings(_Section):
 
 
 class SupersetSettings(_Section):
-    """Where Superset answers, and whether it wants to be asked as by a proxy that speaks https."""
+    """Where Superset answers, and whether it wants to be asked as by a proxy that speaks https.
+
+    shared: whether others of the network may open it: by the addresses it binds to, and by the firewall.
+    """
 
     url: WebAddress = "http://127.0.0.1:8088"
     https: bool = False
+    shared: bool = True
 
 
 class BackupSettings(_Section):

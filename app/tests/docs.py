@@ -9,10 +9,12 @@ from pathlib import Path
 import yaml
 
 from filter_plugins.disk_budget import Part, defaults, disk_budget
+from music_streaming.board.breakages import BREAKAGES
 
 PROJECT = Path(__file__).parents[2]
 SETTINGS = PROJECT / "docs/settings.md"
 DISK = PROJECT / "docs/disk.md"
+DOCTOR = PROJECT / "docs/doctor.md"
 # In the order of the flow.
 ROLES = [
     "board",
@@ -83,12 +85,24 @@ def disk_table() -> str:
     return "\n".join(rows) + f"\n\nWith `pipeline_producer_rate: 20` the demo's two parts take {demo:,} MB."
 
 
+def doctor_table() -> str:
+    """The table of breakages, in Markdown."""
+    rows = ["| link | what is broken | wanted | remedy | `--fix` |", "|---|---|---|---|---|"]
+    for breakage in BREAKAGES.values():
+        link = breakage.link or "that of the unit"
+        cells = (link, breakage.what, breakage.wanted, breakage.remedy, breakage.mend or "-")
+        shown = [re.sub(r"{(\w+)}", lambda name: name[1].upper(), cell).replace("|", "\\|") for cell in cells]
+        rows.append(f"| {' | '.join(shown)} |")
+    return "\n".join(rows)
+
+
 def rendered(page: Path = SETTINGS) -> str:
     """A page with generated parts as it should be."""
     text = with_part(page.read_text(encoding="utf-8"), "settings:", settings_table())
+    text = with_part(text, "doctor:", doctor_table())
     return with_part(text, "disk:", disk_table())
 
 
 if __name__ == "__main__":
-    for page in (SETTINGS, DISK):
+    for page in (SETTINGS, DISK, DOCTOR):
         page.write_text(rendered(page), encoding="utf-8")

@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 
-from docs import DISK, PROJECT, ROLES, SETTINGS, WIRING, options, rendered
+from docs import DISK, DOCTOR, PROJECT, ROLES, SETTINGS, WIRING, options, rendered
 
 CASES = "molecule/cases.md"
 BARE = "molecule/tests/test_bare.py"
@@ -19,6 +19,7 @@ PAGES = [
     "docs/backup.md",
     "docs/contract.md",
     "docs/disk.md",
+    "docs/doctor.md",
     "docs/players.md",
     "docs/reliability.md",
     "docs/settings.md",
@@ -38,7 +39,7 @@ def test_stories_reach_the_board_as_the_product_does():
     assert given == dict(product["ssh_connection"])
 
 
-@pytest.mark.parametrize("page", [SETTINGS, DISK], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [SETTINGS, DISK, DOCTOR], ids=lambda page: page.name)
 def test_generated_parts_are_fresh(page):
     assert page.read_text(encoding="utf-8") == rendered(page), "run `make docs`"
 
@@ -94,6 +95,7 @@ def test_named_units_exist():
         "spark-worker",
         "postgres",
         "superset",
+        "watch",
         "producer",
         "scrobble",
         "metrics",

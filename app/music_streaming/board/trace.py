@@ -39,7 +39,7 @@ class BrokenLinkError(MusicError):
     """The first link that does not hold; `unit` is the service to look at."""
 
     def __init__(self, link: str, *, found: str, wanted: str, unit: str, after: list[Step]) -> None:
-        self.link, self.unit, self.after = link, unit, after
+        self.link, self.found, self.unit, self.after = link, found, unit, after
         super().__init__(
             f"{link}: found {found}, wanted {wanted}. Remedy: sudo systemctl status {unit}; "
             f"sudo journalctl -u {unit} -e"
@@ -116,7 +116,7 @@ def trace(settings: Settings, *, seconds: float = 60) -> list[Step]:
         "an answer to a query",
         lambda: f"next offset {_next_offset(settings, topic_id, partition)}",
     )
-    link("Spark cluster", "music-spark-master", "a master with a worker", lambda: _spark_workers(settings))
+    link("Spark cluster", "music-spark-master", "a master with a worker", lambda: spark_workers(settings))
     link("Spark job -> PostgreSQL", "music-metrics", "the record's offset passed", covered)
     return steps
 
@@ -135,7 +135,8 @@ def _next_offset(settings: Settings, topic_id: str, partition: int) -> int:
     return int(row[0]) if row else 0
 
 
-def _spark_workers(settings: Settings) -> str:
+def spark_workers(settings: Settings) -> str:
+    """How many workers the Spark master has; httpx.HTTPError as it comes, MusicError without any."""
     if settings.spark.master.startswith("local"):
         return settings.spark.master
     host = settings.spark.master.removeprefix("spark://").partition(":")[0]
