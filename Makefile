@@ -62,8 +62,8 @@ test-board: setup-test ## the stories on a simulated board
 	ANSIBLE_LOG_PATH=$(CURDIR)/.cache/ansible.log MUSIC_INVENTORY=$(CURDIR)/.cache/inventory/test.yml \
 	  molecule test --all --destroy $(or $(DESTROY),always)
 
-test-long: setup-test ## the stories that make boards of their own: a board in use, cloud-init, a proxy, breakages
-	pytest -p no:cacheprovider -o timeout=1800 molecule/tests/test_{used,cloud_init,proxy,doctor}.py
+test-long: setup-test ## the stories that make boards of their own: a board in use, cloud-init, a proxy, breakages, restored
+	pytest -p no:cacheprovider -o timeout=1800 molecule/tests/test_{used,cloud_init,proxy,doctor,restored}.py
 
 test-faults: setup-test ## faults under load on a board of their own, in the order of SEED, the short ones ROUNDS times
 	@$(MAKE) --no-print-directory up BOARD=faults

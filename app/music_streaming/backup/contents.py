@@ -70,6 +70,19 @@ def put_back_secrets(settings: Settings, packed: bytes) -> list[str]:
     return _unpacked(packed, "", folder)
 
 
+def differing_secrets(settings: Settings, packed: bytes) -> list[str]:
+    """The names of secrets that are on this board with another content."""
+    folder = settings.postgres.secrets_dir
+    with tarfile.open(fileobj=io.BytesIO(packed), mode="r") as tar:
+        return [
+            info.name
+            for info in tar
+            if (folder / info.name).is_file()
+            and (content := tar.extractfile(info))
+            and (folder / info.name).read_bytes() != content.read()
+        ]
+
+
 def put_back_files(settings: Settings, packed: bytes) -> list[str]:
     """Write what is remembered below the board's data; the names that changed."""
     return _unpacked(packed, "data/", settings.paths.data)

@@ -23,6 +23,10 @@ ENCRYPTED = (
     ("ssh_tunnels", "private_key"),
     ("ssh_tunnels", "private_key_password"),
 )
+REPLACE = (
+    "To replace what is there: sudo musicctl backup, then "
+    "ansible-playbook playbooks/restore.yml -e backup=FILE -e restore_over=true"
+)
 
 
 def restore(
@@ -46,7 +50,16 @@ def restore(
     refuse_newer(settings, reader)
     reader.check(taking.Step(progress, "reading the file", path.stat().st_size))
     secrets = _secrets(reader, passphrase, without_secrets=without_secrets)
+    if not over:
+        _refuse_other_secrets(settings, secrets)
     if dry_run:
+        # A board that is bare has no database to ask.
+        if (
+            Path(settings.postgres.admin_host).exists()
+            and not _restored(settings, reader.manifest)
+            and not over
+        ):
+            _refuse_data(settings)
         return [f"the backup of {reader.manifest.board} from {reader.manifest.at:%F %H:%M} UTC"]
     changed = []
     if secrets is not None:
@@ -110,9 +123,10 @@ def _restore_databases(
     manifest, postgres = reader.manifest, settings.postgres
     # The names of this board, whatever they were on the other.
     names = dict(zip(manifest.databases, (postgres.database, postgres.superset_database), strict=True))
-    if all(databases.mark_of(postgres, name) == mark(manifest) for name in names.values()) and not over:
-        return []
-    _refuse_data(settings, over=over)
+    if not over:
+        if _restored(settings, manifest):
+            return []
+        _refuse_data(settings)
     taking.refuse_too_large(settings, manifest)
     for source, name in names.items():
         step = taking.Step(progress, f"restoring {name}", manifest.members[f"{source}.dump"].size)
@@ -129,6 +143,12 @@ def _restore_databases(
         _forget_encrypted(settings, beside[1])
     databases.put_in_place(postgres, names.values(), mark(manifest))
     return [*(f"database {name}" for name in names.values()), *(f"migration {name}" for name in migrated)]
+
+
+def _restored(settings: Settings, manifest: Manifest) -> bool:
+    postgres = settings.postgres
+    names = (postgres.database, postgres.superset_database)
+    return all(databases.mark_of(postgres, name) == mark(manifest) for name in names)
 
 
 def mark(manifest: Manifest) -> str:
@@ -163,17 +183,28 @@ def _forget_encrypted(settings: Settings, name: str) -> None:
             cursor.execute("DELETE FROM music_prepared WHERE name = 'secret key'")
 
 
-def _refuse_data(settings: Settings, *, over: bool) -> None:
+def _refuse_other_secrets(settings: Settings, packed: bytes | None) -> None:
+    """A board has passwords of its own as soon as it has data."""
+    other = contents.differing_secrets(settings, packed) if packed is not None else []
+    if other:
+        raise BackupError.of(
+            "Restore",
+            found=f"other secrets on this board: {', '.join(other)}",
+            wanted="none, or those of the backup",
+            remedy=f"nothing was changed. {REPLACE}",
+        )
+
+
+def _refuse_data(settings: Settings) -> None:
     postgres = settings.postgres
     counts = {
         name: databases.table_count(postgres, name)
         for name in (postgres.database, postgres.superset_database)
     }
-    if any(counts.values()) and not over:
+    if any(counts.values()):
         raise BackupError.of(
             "Restore",
             found=", ".join(f"{count} tables in {name}" for name, count in counts.items() if count),
             wanted="a fresh board, with nothing in its databases",
-            remedy="nothing was changed. To replace what is there: sudo musicctl backup, then "
-            "ansible-playbook playbooks/restore.yml -e backup=FILE -e restore_over=true",
+            remedy=f"nothing was changed. {REPLACE}",
         )

@@ -106,6 +106,23 @@ def test_a_wrong_passphrase_is_refused_before_anything_is_changed(board, new_boa
     assert list(new_board.postgres.secrets_dir.iterdir()) == []
 
 
+def test_other_secrets_are_not_overwritten_unless_told(board, new_board, postgres):
+    """A board that was set up once has passwords that its data know."""
+    taken = take(board, passphrase=PASSPHRASE)
+    mine = new_board.postgres.secrets_dir / "superset_secret_key"
+    mine.write_text("key of this board")
+    for dry_run in (True, False):
+        with pytest.raises(
+            BackupError, match="found other secrets on this board: superset_secret_key, wanted none"
+        ):
+            restoring.restore(
+                new_board, taken.path, passphrase=PASSPHRASE, secrets_only=True, dry_run=dry_run
+            )
+    assert mine.read_text() == "key of this board"
+    restoring.restore(new_board, taken.path, passphrase=PASSPHRASE, secrets_only=True, over=True)
+    assert mine.read_text() == "key of the first board"
+
+
 def test_without_secrets_superset_forgets_what_it_cannot_decrypt(board, new_board, postgres):
     taken = take(board, passphrase=PASSPHRASE)
     restoring.restore(new_board, taken.path, passphrase=None, without_secrets=True)
