@@ -205,6 +205,22 @@ def test_ingest_goes_on(board, play, before):
     board.ssh("sudo musicctl validate")
 
 
+def test_nothing_is_made_on_the_card_beneath_a_missing_disk(board, play, before):
+    shown = board.ssh(
+        "systemctl show --property RequiresMountsFor --value music-postgres music-kafka music-superset"
+    )
+    assert shown.stdout.split().count("/var/lib/music") == 3, shown.stdout
+    board.ssh("echo 'LABEL=NOTHERE /var/lib/music ext4 nofail 0 0' | sudo tee -a /etc/fstab")
+    try:
+        done = play("site.yml", *SETTINGS)
+    finally:
+        board.ssh("sudo sed -i '/LABEL=NOTHERE/d' /etc/fstab; sudo systemctl daemon-reload")
+    said = " ".join(done.stdout.split())
+    assert done.returncode != 0
+    assert "Found nothing mounted at /var/lib/music" in said, done.stdout[-3000:]
+    assert "changed=0" in said
+
+
 def test_removal_leaves_the_backups(board, play, before):
     board.ssh("sudo systemctl start music-backup", timeout=600)
     done = play("playbooks/remove.yml", "-e", "remove_data=true", "-e", "backup_place=/srv/backups")
