@@ -1,5 +1,7 @@
 """How long each chart's query takes with 10 million plays of 28 days stored: 95th percentile, in seconds.
 
+    PYTHONPATH=app .venv/bin/python bench/dashboards.py
+
 Measured is PostgreSQL's part, read as Superset reads: same role, same settings of the session. What makes it
 fast: primary keys that begin with window_start, two roll-ups for content, a block range index by
 arrival for "Live", and partitions by day (files/schema).

@@ -1,6 +1,6 @@
 """How fast plays are generated, and how much memory that takes: one core, no Kafka.
 
-    .venv/bin/python bench/generate.py [--listeners 2000] [--days 14] [--records 500000]
+    PYTHONPATH=app .venv/bin/python bench/generate.py [--listeners 2000] [--days 14] [--records 500000]
 
 Wanted: at least 10,000 plays a second of history, a world within 3 s, flat memory of a live stream.
 """

@@ -1,6 +1,6 @@
 """How fast a history is read and decided on, on one core and without Kafka: plays a second, and memory.
 
-    python bench/import_speed.py [PLAYS]
+    PYTHONPATH=app .venv/bin/python bench/import_speed.py [PLAYS]
 
 Reads a made Spotify export into the spool, with everything that a play costs but the sending. Sending is
 bounded by the client (14,600 records a second, docs of the producer) and by the job.
@@ -17,8 +17,6 @@ import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "app"))
 
 from music_streaming.imports.formats import recognise
 from music_streaming.imports.importer import CHUNK, MOST, spooled

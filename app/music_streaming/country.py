@@ -25,11 +25,6 @@ COUNTRIES = _read()
 REGIONS = tuple(sorted({country.region for country in COUNTRIES.values()} - {UNKNOWN_REGION}))
 
 
-def codes_of(region: str) -> list[str]:
-    """The codes of one region, sorted."""
-    return sorted(country.code for country in COUNTRIES.values() if country.region == region)
-
-
 def region_of(code: str) -> str:
     """The region of a code; `unknown` for ZZ and anything that is no code."""
     country = COUNTRIES.get(code)

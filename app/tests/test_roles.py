@@ -86,6 +86,15 @@ def test_what_a_role_notes_has_its_prefix(role):
     ] == []
 
 
+def test_registered_values_are_internal_by_name():
+    found = [*PROJECT.glob("roles/*/*/*.yml"), *PROJECT.glob("playbooks/**/*.yml")]
+    names = [
+        name for path in found for name in re.findall(r"register: (\w+)", path.read_text(encoding="utf-8"))
+    ]
+    assert len(names) > 50
+    assert [name for name in names if not name.startswith("__")] == []
+
+
 @pytest.mark.parametrize(("where", "entry", "task"), CALLS, ids=[where for where, _, _ in CALLS])
 def test_internal_roles_are_called_with_their_arguments(where, entry, task):
     role, tasks_from = entry.split()
