@@ -1,6 +1,6 @@
 """How fast a history is read and decided on, on one core and without Kafka: plays a second, and memory.
 
-    PYTHONPATH=app .venv/bin/python bench/import_speed.py [PLAYS]
+    PYTHONPATH=app .venv/bin/python bench/import_speed.py [--plays 100000]
 
 Reads a made Spotify export into the spool, with everything that a play costs but the sending. Sending is
 bounded by the client (14,600 records a second, docs of the producer) and by the job.
@@ -12,11 +12,12 @@ import io
 import json
 import os
 import resource
-import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import click
 
 from music_streaming.imports.formats import recognise
 from music_streaming.imports.importer import CHUNK, MOST, spooled
@@ -50,9 +51,9 @@ def export(count: int) -> io.BytesIO:
     return file
 
 
-def main() -> None:
-    """Print the figures."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+@click.command(help=__doc__)
+@click.option("--plays", "count", default=100_000, show_default=True)
+def main(count: int) -> None:
     file, ada = export(count), Listener("Ada")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
