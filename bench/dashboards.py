@@ -114,8 +114,8 @@ def measure(server: str, repeats: int) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def throw_away_server() -> Iterator[str]:
-    """DSN of a PostgreSQL of its own, with the tests' cluster."""
+def throw_away_server() -> Iterator[Postgres]:
+    """A PostgreSQL of its own, the tests' cluster."""
     binaries = newest_postgres()
     if binaries is None:
         raise click.ClickException("found no PostgreSQL server with extension hll; make setup installs it")
@@ -124,7 +124,7 @@ def throw_away_server() -> Iterator[str]:
     cluster = Postgres(folder, binaries)
     try:
         cluster.create()
-        yield cluster.dsn("postgres", "postgres")
+        yield cluster
     finally:
         cluster.stop()
         shutil.rmtree(folder)
@@ -137,7 +137,8 @@ def throw_away_server() -> Iterator[str]:
 @click.option("--repeats", default=20, show_default=True)
 def main(server: str | None, plays: int, days: int, repeats: int) -> None:
     """Fill a database, ask every chart's query, print a table; exit code 1 if one takes over a second."""
-    with contextlib.nullcontext(server) if server else throw_away_server() as dsn:
+    with contextlib.nullcontext() if server else throw_away_server() as own:
+        dsn = own.dsn("postgres", "postgres") if own else str(server)
         if not _exists(dsn):
             fill(dsn, plays, days)
         found = measure(dsn, repeats)
