@@ -1,4 +1,4 @@
-"""A board whose only way out is a proxy, and whose users' files are closed to others: packages and the app come all the same."""
+"""A board whose only way out is a proxy, and whose users' files are closed to others: it is set up all the same, images included."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PROJECT, Board, run_playbook, wait_for
+from conftest import Board, run_playbook, wait_for
 
 GATEWAY, PORT = "10.77.0.1", 3128
-PLAYBOOK = """
-- hosts: boards
-  gather_facts: false
-  become: true
-  tasks:
-    - ansible.builtin.import_role: {name: board, rolespec_validate: false}
-    - ansible.builtin.include_role: {name: pipeline, tasks_from: app, rolespec_validate: false}
-"""
+# Debian's packages, the app's, and what is in the images of Kafka and Spark.
+HOSTS = (
+    "GET http://deb.debian.org/",
+    "CONNECT pypi.org:443",
+    "CONNECT files.pythonhosted.org:443",
+    "CONNECT repo1.maven.org:443",
+)
 
 
 @pytest.fixture
@@ -59,24 +58,19 @@ def proxy_log(proxied_board: Board, tmp_path: Path) -> Iterator[Path]:
             proxy.terminate()
 
 
-def test_packages_and_app_come_through_the_proxy_and_are_open_to_the_services(
+def test_packages_images_and_app_come_through_the_proxy_and_are_open_to_the_services(
     proxied_board, proxy_log, tmp_path
 ):
     inventory = tmp_path / "proxied.yml"
     inventory.write_text(proxied_board.power("inventory"), encoding="utf-8")
-    playbook = tmp_path / "proxied-board.yml"
-    playbook.write_text(PLAYBOOK, encoding="utf-8")
-    (tmp_path / "group_vars").symlink_to(PROJECT / "playbooks/group_vars")
     done = run_playbook(
-        str(inventory), str(playbook),
+        str(inventory), "site.yml",
         "-e", f"music_http_proxy=http://{GATEWAY}:{PORT}", "-e", "music_no_proxy=localhost,127.0.0.1,mirror.example",
+        "-e", "music_images_cache=",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
-    wait_for(
-        "the app", lambda: proxied_board.ssh("ls /opt/music/*/installed", check=False).stdout, seconds=600
-    )
     asked = proxy_log.read_text(encoding="utf-8")
-    for host in ("GET http://deb.debian.org/", "CONNECT pypi.org:443", "CONNECT files.pythonhosted.org:443"):
+    for host in HOSTS:
         assert host in asked, asked[-3000:]
     closed = proxied_board.ssh("sudo find /opt/music /usr/local -not -perm -o=r -not -type l").stdout
     assert closed == ""
