@@ -21,7 +21,7 @@ def copy(board):
     """A copy of the bundle on the board; the shipped one is imported again afterwards."""
     board.ssh(f"sudo rm -rf {COPY} && sudo cp -r {SHIPPED} {COPY}")
     yield COPY
-    board.ssh("sudo musicctl dashboards import")
+    board.ssh(f"sudo sh -c 'musicctl dashboards import && rm -rf {COPY}'")
 
 
 def objects(client, resource: str) -> dict[str, int]:

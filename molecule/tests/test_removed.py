@@ -13,6 +13,8 @@ import pytest
 from conftest import BARE, CONTAINERS, UNITS, Board, wait_for
 from snapshot import OF_THE_SYSTEM, changes
 
+# Kafka takes no partitions away, and the story "edited" has made six.
+AS_EDITED = ("-e", "pipeline_topic_partitions=6")
 # What other stories have installed and left.
 GUESTS = "exfat-fuse exfatprogs libfaketime"
 # Accounts that own data or a secret stay, and with them their lines.
@@ -87,7 +89,7 @@ def test_site_brings_the_images_back_without_a_network(board, play):
     board.ssh(f"sudo ip route del {route}")
     try:
         assert board.ssh("ping -c 1 -W 2 1.1.1.1", check=False).returncode != 0
-        done = play("site.yml")
+        done = play("site.yml", *AS_EDITED)
         assert board.ssh("ip route show default").stdout == ""
     finally:
         board.ssh(f"sudo ip route add {route}")
@@ -150,7 +152,7 @@ def test_the_root_of_the_file_system_is_no_data_folder(play):
 
 def test_it_returns_to_its_data(board, play, before):
     """The same numbers, and the history is not sent twice."""
-    done = play("site.yml")
+    done = play("site.yml", *AS_EDITED)
     assert done.returncode == 0, done.stdout[-5000:]
     ((until,),) = before["until"]
     assert numbers(board, until) | {"until": [[until]]} == before
