@@ -10,7 +10,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from music_streaming.backup.archive import PARTIAL, SUFFIX, BackupError
@@ -34,6 +34,13 @@ class Kept:
 def file_name(board: str, at: datetime) -> str:
     """The name of a backup; times in UTC."""
     return f"music-{re.sub('[^A-Za-z0-9.-]', '-', board)}-{at.astimezone(UTC):{_TIME}}{SUFFIX}"
+
+
+def free_path(folder: Path, board: str, at: datetime) -> Path:
+    """Where a backup of that moment goes: the first second from then on that none has."""
+    while (path := folder / file_name(board, at)).exists():
+        at += timedelta(seconds=1)
+    return path
 
 
 def kept(folder: Path) -> list[Kept]:

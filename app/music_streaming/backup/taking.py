@@ -76,7 +76,7 @@ def take(
         board = socket.gethostname().partition(".")[0]
         floor = _floor(settings, folder)
         _refuse_to_fill(settings, folder, board, floor)
-        writer = Writer(folder / place.file_name(board, began), floor)
+        writer = Writer(place.free_path(folder, board, began), floor)
         try:
             manifest = _write_databases(settings, writer, board, progress)
             writer.add(contents.FILES, [contents.files_tar(settings, configuration)])
