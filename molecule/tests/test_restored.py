@@ -116,12 +116,13 @@ def before(board, play, tmp_path_factory) -> Before:
     assert file.startswith("/srv/backups/music-")
     target: Path = tmp_path_factory.mktemp("backup") / "music.tar"
     board.ssh(f"sudo install -o pi -m 0600 {file} /home/pi/music.tar")
-    subprocess.run(
-        [board.script, "ssh", board.name, "cat /home/pi/music.tar"],
-        stdout=target.open("wb"),
-        check=True,
-        timeout=300,
-    )
+    with target.open("wb") as copy:
+        subprocess.run(
+            [board.script, "ssh", board.name, "cat /home/pi/music.tar"],
+            stdout=copy,
+            check=True,
+            timeout=300,
+        )
     assert str(target.stat().st_size) == board.ssh("stat -c %s /home/pi/music.tar").stdout.strip()
     password = board.ssh("sudo cat /etc/music/secrets/superset_admin").stdout.strip()
     found = Before(target, counted, board.sql(PLAYS), password, token, seconds)
