@@ -153,6 +153,25 @@ def board() -> Board:
     return Board()
 
 
+@contextlib.contextmanager
+def own_board(name: str) -> Iterator[Board]:
+    """A fresh, bare board of some tests' own, removed at the end."""
+    board = Board(name)
+    try:
+        for verb in ("down", "up"):
+            board.power(verb)
+        yield board
+    finally:
+        board.power("down")
+
+
+def inventory_of(board: Board, folder: Path) -> Path:
+    """An inventory file of a board, in `folder`."""
+    file = folder / f"{board.name}.yml"
+    file.write_text(board.power("inventory"), encoding="utf-8")
+    return file
+
+
 def run_playbook(inventory: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a playbook of the project against the boards of an inventory file."""
     argv = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", inventory, *arguments]

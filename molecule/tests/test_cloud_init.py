@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from conftest import Board, run_playbook
+from conftest import Board, inventory_of, own_board, run_playbook
 
 # What the Imager writes; the simulated board's network is not cloud-init's.
 SEED = """
@@ -27,17 +27,12 @@ echo 'network: {config: disabled}' >/etc/cloud/cloud.cfg.d/98-network.cfg
 
 @pytest.fixture
 def imager_board() -> Iterator[Board]:
-    board = Board("imager")
-    board.power("up")
-    try:
+    with own_board("imager") as board:
         yield board
-    finally:
-        board.power("down")
 
 
 def test_name_and_hosts_survive_a_boot(imager_board, tmp_path):
-    inventory = tmp_path / "imager.yml"
-    inventory.write_text(imager_board.power("inventory"), encoding="utf-8")
+    inventory = inventory_of(imager_board, tmp_path)
 
     def reboot() -> str:
         imager_board.power("reboot")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from conftest import Board, run_playbook, wait_for
+from conftest import Board, inventory_of, own_board, run_playbook, wait_for
 
 SECRETS = "/etc/music/secrets"
 # Seconds: the longest answer is that of a link after another one that answers late.
@@ -117,16 +115,12 @@ NO_NAMES = Case(
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     """A board of these tests' own, set up, on which every link holds."""
-    made = Board("doctor")
-    for verb in ("down", "up"):
-        subprocess.run([made.script, verb, made.name], check=True, timeout=300)
-    inventory: Path = tmp_path_factory.mktemp("inventory") / "doctor.yml"
-    inventory.write_text(made.power("inventory"), encoding="utf-8")
-    done = run_playbook(str(inventory), "site.yml", "-e", "pipeline_history_days=0")
-    assert done.returncode == 0, done.stdout[-3000:]
-    whole(made)
-    yield made
-    made.power("down")
+    with own_board("doctor") as made:
+        inventory = inventory_of(made, tmp_path_factory.mktemp("inventory"))
+        done = run_playbook(str(inventory), "site.yml", "-e", "pipeline_history_days=0")
+        assert done.returncode == 0, done.stdout[-3000:]
+        whole(made)
+        yield made
 
 
 def doctor(board: Board, *options: str, timeout: float = ANSWER) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Board, run_playbook, wait_for
+from conftest import Board, inventory_of, own_board, run_playbook, wait_for
 
 GATEWAY, PORT = "10.77.0.1", 3128
 # Debian's packages, the app's, and what is in the images of Kafka and Spark.
@@ -24,16 +24,12 @@ HOSTS = (
 @pytest.fixture
 def proxied_board() -> Iterator[Board]:
     """A bare board without a route, with umask 077."""
-    board = Board("proxied")
-    board.power("up")
-    try:
+    with own_board("proxied") as board:
         board.ssh(
             "sudo sh -c 'echo UMASK 077 >>/etc/login.defs; ip route del default; ip -6 route del default || true'"
         )
         assert board.ssh("sudo sh -c umask").stdout == "0077\n"
         yield board
-    finally:
-        board.power("down")
 
 
 def answers() -> bool:
@@ -61,8 +57,7 @@ def proxy_log(proxied_board: Board, tmp_path: Path) -> Iterator[Path]:
 def test_packages_images_and_app_come_through_the_proxy_and_are_open_to_the_services(
     proxied_board, proxy_log, tmp_path
 ):
-    inventory = tmp_path / "proxied.yml"
-    inventory.write_text(proxied_board.power("inventory"), encoding="utf-8")
+    inventory = inventory_of(proxied_board, tmp_path)
     done = run_playbook(
         str(inventory), "site.yml",
         "-e", f"music_http_proxy=http://{GATEWAY}:{PORT}", "-e", "music_no_proxy=localhost,127.0.0.1,mirror.example",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from conftest import Board, recount, run_playbook, wait_for
+from conftest import Board, inventory_of, own_board, recount, run_playbook, wait_for
 
 PASSPHRASE = "correct horse battery staple"  # noqa: S105
 SETTINGS = ("-e", f'backup_passphrase="{PASSPHRASE}"', "-e", "backup_place=/srv/backups")
@@ -30,21 +30,13 @@ Play = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def board() -> Iterator[Board]:
     """A board of this story's own, set up."""
-    board = Board("restored")
-    for verb in ("down", "up"):
-        subprocess.run([board.script, verb, board.name], check=True, timeout=300)
-    yield board
-    subprocess.run([board.script, "down", board.name], check=True, timeout=300)
+    with own_board("restored") as board:
+        yield board
 
 
 @pytest.fixture(scope="module")
 def play(board, tmp_path_factory) -> Play:
-    found = subprocess.run(
-        [board.script, "inventory", board.name], check=True, timeout=60, capture_output=True, text=True
-    )
-    file: Path = tmp_path_factory.mktemp("inventory") / "restored.yml"
-    file.write_text(found.stdout, encoding="utf-8")
-    return functools.partial(run_playbook, str(file))
+    return functools.partial(run_playbook, str(inventory_of(board, tmp_path_factory.mktemp("inventory"))))
 
 
 class Before(NamedTuple):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import Board, run_playbook, wait_for
+from conftest import Board, inventory_of, own_board, run_playbook, wait_for
 from snapshot import OF_THE_SYSTEM, changes
 
 # The play of the checks before the first change, and nothing else.
@@ -70,21 +70,13 @@ A_PI = ("-e", '{"__board_is_pi": true, "__board_has_memory_cgroup": false}', "--
 @pytest.fixture(scope="module")
 def board() -> Iterator[Board]:
     """A bare board of these tests' own."""
-    board = Board("used")
-    for verb in ("down", "up"):
-        subprocess.run([board.script, verb, board.name], check=True, timeout=300)
-    yield board
-    subprocess.run([board.script, "down", board.name], check=True, timeout=300)
+    with own_board("used") as board:
+        yield board
 
 
 @pytest.fixture(scope="module")
 def inventory(board, tmp_path_factory) -> Path:
-    found = subprocess.run(
-        [board.script, "inventory", board.name], check=True, timeout=60, capture_output=True, text=True
-    )
-    file: Path = tmp_path_factory.mktemp("inventory") / "used.yml"
-    file.write_text(found.stdout, encoding="utf-8")
-    return file
+    return inventory_of(board, tmp_path_factory.mktemp("inventory"))
 
 
 @pytest.fixture
