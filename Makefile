@@ -43,8 +43,11 @@ down: ## remove the simulated board
 	molecule/board down $(BOARD)
 	rm -f $(INVENTORY)
 
-test: setup-test lint test-app test-slow test-board ## do all set-up and every test, then print the figures
-	@python bench/figures.py
+# The figures and the names of failed tests come last, also when a part has failed.
+test: setup-test ## do all set-up and every test, then print the figures
+	@rm -f .cache/junit/*.xml .cache/figures.jsonl
+	@ended=0; $(MAKE) --no-print-directory lint test-app test-slow test-board || ended=1; \
+	  python bench/figures.py || ended=1; exit $$ended
 
 test-app: setup-test ## the quick tests: event, query, transaction, producer (about 5 minutes)
 	pytest -n auto --dist loadfile --junitxml .cache/junit/app.xml -m "not slow"

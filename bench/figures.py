@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ CACHE = Path(__file__).parents[1] / ".cache"
 FILE = CACHE / "figures.jsonl"
 # Machines differ in speed, and in nothing else that is measured: a time fails at this many times its target.
 SLOWEST = 2
+# Characters of what a failed test said; the whole of it stands where the test ran.
+MESSAGE = 600
 
 
 def add(
@@ -65,7 +68,7 @@ def verdict(figure: dict[str, Any]) -> str:
 
 
 def print_table() -> None:
-    """The table of figures and, last, one line that counts the tests of all parts.
+    """The table of figures, each failed test, and last one line that counts the tests of all parts.
 
     The program ends with 1 when a figure or a test failed, or when there was none.
     """
@@ -83,7 +86,12 @@ def print_table() -> None:
         print(f"figures beyond what is allowed: {', '.join(lost)}")
     passed = failed = skipped = 0
     for report in sorted((CACHE / "junit").glob("*.xml")):
-        for suite in ET.parse(report).getroot().iter("testsuite"):  # noqa: S314  our own pytest wrote it
+        root = ET.parse(report).getroot()  # noqa: S314  our own pytest wrote it
+        for case in root.iter("testcase"):
+            for wrong_part in (part for part in case if part.tag in ("failure", "error")):
+                said = textwrap.shorten(wrong_part.get("message", ""), MESSAGE, placeholder=" ...")
+                print(f"FAILED {case.get('classname')}::{case.get('name')}: {said}")
+        for suite in root.iter("testsuite"):
             wrong = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
             left_out = int(suite.get("skipped", 0))
             passed += int(suite.get("tests", 0)) - wrong - left_out

@@ -66,3 +66,16 @@ def test_a_failed_test_fails_too_and_so_does_none_at_all(cache, attributes):
     (cache / "junit/app.xml").write_text(f"<testsuites><testsuite {attributes}/></testsuites>")
     with pytest.raises(SystemExit):
         figures.print_table()
+
+
+def test_a_failed_test_is_named_with_what_it_said(cache, capsys):
+    (cache / "junit/board-ready.xml").write_text(
+        '<testsuites><testsuite tests="1" failures="1"><testcase classname="test_ready" name="test_page">'
+        f'<failure message="assert 1 == 2{" x" * 900}">...</failure></testcase></testsuite></testsuites>'
+    )
+    with pytest.raises(SystemExit):
+        figures.print_table()
+    *_, named, counted = capsys.readouterr().out.splitlines()
+    assert named.startswith("FAILED test_ready::test_page: assert 1 == 2 x")
+    assert len(named) < 700
+    assert counted == "3 passed, 1 failed, 0 skipped"
