@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +27,7 @@ import figures
 from chart_sql import FOLDER, Board, charts, database_options
 from music_streaming import metrics
 from music_streaming.schema import migrate
-from music_streaming.testing.postgres import Postgres, newest_postgres
+from music_streaming.testing.postgres import throw_away_cluster
 
 ROOT = Path(__file__).parents[1]
 DATABASE = "music_bench"
@@ -113,23 +110,6 @@ def measure(server: str, repeats: int) -> dict[str, float]:
     return found
 
 
-@contextlib.contextmanager
-def throw_away_server() -> Iterator[Postgres]:
-    """A PostgreSQL of its own, the tests' cluster."""
-    binaries = newest_postgres()
-    if binaries is None:
-        raise click.ClickException("found no PostgreSQL server with extension hll; make setup installs it")
-    folder = Path(tempfile.mkdtemp(prefix="music-bench-"))
-    shutil.chown(folder, "postgres")
-    cluster = Postgres(folder, binaries)
-    try:
-        cluster.create()
-        yield cluster
-    finally:
-        cluster.stop()
-        shutil.rmtree(folder)
-
-
 @click.command()
 @click.option("--server", help="DSN of a superuser; the database is kept there.")
 @click.option("--plays", default=10_000_000, show_default=True)
@@ -137,7 +117,7 @@ def throw_away_server() -> Iterator[Postgres]:
 @click.option("--repeats", default=20, show_default=True)
 def main(server: str | None, plays: int, days: int, repeats: int) -> None:
     """Fill a database, ask every chart's query, print a table; exit code 1 if one takes over a second."""
-    with contextlib.nullcontext() if server else throw_away_server() as own:
+    with contextlib.nullcontext() if server else throw_away_cluster() as own:
         dsn = own.dsn("postgres", "postgres") if own else str(server)
         if not _exists(dsn):
             fill(dsn, plays, days)

@@ -30,12 +30,12 @@ from rich.table import Table
 
 import figures
 from chart_sql import FOLDER, Board, Chart, charts, database_options
-from dashboards import AS_ON_A_BOARD, ROLES, ROOT, make_database, throw_away_server
+from dashboards import AS_ON_A_BOARD, ROLES, ROOT, make_database
 from music_streaming import metrics
 from music_streaming.board.validate import validate
 from music_streaming.retention import Ages, housekeep
 from music_streaming.settings import PathSettings, PostgresSettings, Settings
-from music_streaming.testing.postgres import Postgres
+from music_streaming.testing.postgres import Postgres, throw_away_cluster
 
 DATABASE = "music_year"
 STEP = 10  # days
@@ -217,7 +217,7 @@ def measure(server: str, found: dict[str, float]) -> tuple[bool, list[tuple[Any,
 def main(server: str | None, plays: int, days: int, demo: int, repeats: int) -> None:
     """Fill, keep house, measure, print; exit code 1 where something is not exact or takes too long."""
     found: dict[str, float] = {}
-    with contextlib.nullcontext() if server else throw_away_server() as own:
+    with contextlib.nullcontext() if server else throw_away_cluster() as own:
         dsn = own.dsn("postgres", "postgres") if own else str(server)
         make_database(dsn, DATABASE)
         found["plays added a second"] = fill(dsn, plays, days)

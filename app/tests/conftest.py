@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import shutil
-import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +16,7 @@ from music_streaming.settings import PathSettings, PostgresSettings, Settings
 from music_streaming.testing import FILES
 from music_streaming.testing.broker import Broker, jars
 from music_streaming.testing.driver import Driver
-from music_streaming.testing.postgres import ROLES, Database, Postgres, new_database, newest_postgres
+from music_streaming.testing.postgres import ROLES, Database, Postgres, new_database, throw_away_cluster
 
 # As on a board: Spark would ask for this machine's name, which not every network knows.
 os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
@@ -26,20 +24,8 @@ os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    binaries = newest_postgres()
-    if binaries is None:
-        pytest.fail("found no PostgreSQL server with extension hll; make test installs it")
-    folder = Path(tempfile.mkdtemp(prefix="music-postgres-"))
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres")
-    cluster = Postgres(folder, binaries)
-    try:
-        cluster.create()
+    with throw_away_cluster() as cluster:
         yield cluster
-    finally:
-        if (folder / "data" / "postmaster.pid").exists():
-            cluster.stop()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture

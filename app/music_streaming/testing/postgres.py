@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import shutil
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import psycopg2
 
+from music_streaming.error import MusicError
 from music_streaming.settings import Role
 from music_streaming.testing import free_port
 
@@ -106,6 +109,35 @@ def newest_postgres() -> Path | None:
     versions = sorted((int(path.parts[-3]) for path in controls), reverse=True)
     servers = (Path(f"/usr/lib/postgresql/{version}/bin") for version in versions)
     return next((path for path in servers if (path / "initdb").exists()), None)
+
+
+@contextlib.contextmanager
+def throw_away_cluster(parent: Path | None = None) -> Iterator[Postgres]:
+    """A running cluster in a new folder in `parent` (the system's /tmp), both gone at the end.
+
+    Root's cluster belongs to the account postgres, which cannot enter pytest's folders.
+    """
+    binaries = newest_postgres()
+    if binaries is None:
+        raise MusicError.of(
+            "PostgreSQL",
+            found="no server with the extension hll",
+            wanted="one",
+            remedy="make setup-test, which installs it",
+        )
+    folder = Path(tempfile.mkdtemp(prefix="music-postgres-", dir=parent))
+    try:
+        if os.geteuid() == 0:
+            shutil.chown(folder, "postgres")
+        cluster = Postgres(folder, binaries)
+        try:
+            cluster.create()
+            yield cluster
+        finally:
+            if (folder / "data" / "postmaster.pid").exists():
+                cluster.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

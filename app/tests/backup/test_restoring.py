@@ -14,7 +14,7 @@ from boards import PASSPHRASE, board_of, take
 
 from music_streaming.backup import contents, databases, restoring
 from music_streaming.backup.archive import BackupError, Manifest, Reader, Writer
-from music_streaming.testing.postgres import Database, Postgres, new_database, newest_postgres
+from music_streaming.testing.postgres import Database, Postgres, new_database, throw_away_cluster
 
 QUICK = {"passphrase": None}
 
@@ -203,15 +203,9 @@ def test_cut_off_in_the_middle_leaves_the_old_one_and_a_second_run_passes(
     assert other.value("SELECT count(*) FROM stream_events") == 5000
 
 
-def test_a_cluster_of_another_board(board, postgres, secrets, tmp_path_factory, tmp_path):
+def test_a_cluster_of_another_board(board, postgres, secrets, tmp_path):
     """A PostgreSQL that was made a minute ago, with roles and nothing else, as on a fresh card."""
-    folder = tmp_path_factory.mktemp("fresh")
-    shutil.chown(folder, "postgres")
-    folder.parent.chmod(0o755)
-    folder.parent.parent.chmod(0o755)
-    cluster = Postgres(folder, newest_postgres())
-    cluster.create()
-    try:
+    with throw_away_cluster() as cluster:
         taken = take(board)
         with new_database(cluster) as music, new_database(cluster) as superset:
             fresh = board_of(music, superset, secrets, tmp_path / "fresh", files=False)
@@ -224,8 +218,6 @@ def test_a_cluster_of_another_board(board, postgres, secrets, tmp_path_factory, 
                 for pg, name in ((postgres, board.postgres.database), (cluster, music.name))
             ]
             assert dumps[0] == dumps[1]
-    finally:
-        cluster.stop()
 
 
 def schema_of(postgres: Postgres, name: str) -> str:

@@ -28,7 +28,7 @@ from music_streaming.board.machine import Board
 from music_streaming.board.network import allowing
 from music_streaming.board.systemd import Systemd
 from music_streaming.settings import Settings
-from music_streaming.testing.postgres import Postgres, new_database
+from music_streaming.testing.postgres import new_database, throw_away_cluster
 
 
 def test_parts_that_answer_without_a_job_are_a_flow_that_does_not_come_through(whole):
@@ -191,22 +191,13 @@ def test_a_dropped_table_is_named(whole, database):
     assert "ingest_totals" in examine(whole).broken.found
 
 
-def test_a_password_that_is_another_and_a_secret_that_is_missing(whole, tmp_path_factory, postgres, tmp_path):
-    folder = tmp_path_factory.mktemp("scram")
-    folder.chmod(0o755)
-    cluster_folder = folder / "cluster"
-    cluster_folder.mkdir()
-    subprocess.run(["chown", f"{postgres.user}:", str(cluster_folder)], check=True)
-    for parent in folder.parents[:3]:
-        parent.chmod(parent.stat().st_mode | 0o111)
-    cluster = Postgres(cluster_folder, postgres.binaries)
-    cluster.create()
-    try:
-        (cluster_folder / "data/pg_hba.conf").write_text(
+def test_a_password_that_is_another_and_a_secret_that_is_missing(whole, tmp_path):
+    with throw_away_cluster() as cluster:
+        (cluster.folder / "data/pg_hba.conf").write_text(
             "local all postgres trust\nhost all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
         )
         with new_database(cluster) as database:
-            cluster.run(postgres.binaries / "pg_ctl", "reload", "-D", cluster_folder / "data")
+            cluster.run(cluster.binaries / "pg_ctl", "reload", "-D", cluster.folder / "data")
             of = Board(
                 whole.settings.with_changes(postgres={"port": cluster.port, "database": database.name}),
                 whole.systemd,
@@ -219,8 +210,6 @@ def test_a_password_that_is_another_and_a_secret_that_is_missing(whole, tmp_path
             (tmp_path / "postgres_music_writer").write_text("music_writer")
             (tmp_path / "postgres_superset_reader").unlink()
             assert named(of)[:2] == ("tables", "secret-missing")
-    finally:
-        cluster.stop()
 
 
 def test_superset_is_asked_for_a_login(whole, tmp_path):

@@ -21,7 +21,13 @@ from music_streaming.settings import Settings
 from music_streaming.testing import FILES
 from music_streaming.testing.broker import Broker, jars
 from music_streaming.testing.driver import Driver
-from music_streaming.testing.postgres import ROLES, Database, Postgres, new_database, newest_postgres
+from music_streaming.testing.postgres import (
+    ROLES,
+    Database,
+    new_database,
+    newest_postgres,
+    throw_away_cluster,
+)
 from music_streaming.topic import EVENTS, ensure_topics
 
 PACKAGES = "default-jre-headless postgresql and its hll (postgresql-15-hll on Debian 12, -17- on 13)"
@@ -99,7 +105,7 @@ def flow(rate: float, say: Callable[[str], None]) -> Iterator[Flow]:
         say("Starting PostgreSQL and Kafka")
         # Both at the same moment; what has started is ended, whatever happens to the other one.
         with ThreadPoolExecutor() as pool:
-            database = pool.submit(left.enter_context, _database(folder / "postgres"))
+            database = pool.submit(left.enter_context, _database(folder))
             broker = pool.submit(left.enter_context, _broker(folder / "kafka"))
         environment = _environment(folder, broker.result(), database.result(), rate)
         os.environ |= environment
@@ -120,23 +126,11 @@ def flow(rate: float, say: Callable[[str], None]) -> Iterator[Flow]:
 
 @contextlib.contextmanager
 def _database(folder: Path) -> Iterator[Database]:
-    binaries = newest_postgres()
-    if binaries is None:
-        raise TrialError("PostgreSQL with the extension hll has gone")
-    folder.mkdir()
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres")
-    cluster = Postgres(folder, binaries)
-    try:
-        cluster.create()
-        with new_database(cluster) as database:
-            database.rows("CREATE EXTENSION hll", role="postgres")
-            with contextlib.closing(database.connect("music_owner")) as connection:
-                migrate(connection, FILES / "schema")
-            yield database
-    finally:
-        if (folder / "data" / "postmaster.pid").exists():
-            cluster.stop()
+    with throw_away_cluster(folder) as cluster, new_database(cluster) as database:
+        database.rows("CREATE EXTENSION hll", role="postgres")
+        with contextlib.closing(database.connect("music_owner")) as connection:
+            migrate(connection, FILES / "schema")
+        yield database
 
 
 @contextlib.contextmanager
