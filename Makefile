@@ -16,6 +16,8 @@ PACKAGES := chromium dbus-daemon default-jre-headless fonts-ipafont-gothic fonts
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MUSIC_CACHE := $(CACHE)
+# Where a network has a certificate authority of its own, this computer trusts it there.
+export UV_SYSTEM_CERTS := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),true,false)
 # Ansible wants UTF-8, whatever this computer speaks.
 export LC_ALL := C.UTF-8
 
