@@ -35,6 +35,10 @@ COMMANDS = {
         f"{BOARD}.doctor:doctor",
         "Name the first broken link from the board to its network, and how to mend it.",
     ),
+    "health": Lazy(
+        f"{BOARD}.health:health",
+        "How the board is, red first, each with the command to type; exit code 1 when something is red.",
+    ),
     "support": Lazy(
         f"{BOARD}.support:support",
         "Write one archive for whoever helps into FOLDER, without secrets; look into it before you send it.",

@@ -96,6 +96,7 @@ def test_named_units_exist():
         "postgres",
         "superset",
         "watch",
+        "health",
         "producer",
         "scrobble",
         "metrics",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
@@ -95,13 +95,20 @@ LINKS: dict[str, Callable[[Board], str]] = {
 CAUSES = {names.JOB: names.TABLES}
 
 
-def examine(of: Board, *, fix: bool = False, tell: Callable[[str], None] = lambda _: None) -> Diagnosis:
+def examine(
+    of: Board,
+    links: Iterable[str] = (),
+    *,
+    fix: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Diagnosis:
     """Look at each link up to the first that is broken; with `fix` mend it where that is safe, and go on.
 
-    tell: is given a sentence for each thing that is done. Every question has a limit of its own.
+    links: these alone, by default all. tell: is given a sentence for each thing that is done. Every question
+    has a limit of its own.
     """
     steps: list[Step] = []
-    for link in LINKS:
+    for link in links or LINKS:
         step = look(of, link)
         mended: list[str] = []
         tried: set[tuple[str, str]] = set()

@@ -46,6 +46,11 @@ class Engine:
                     absent.append(image)
         return absent
 
+    def containers(self) -> dict[str, str]:
+        """Name -> id of each container that runs."""
+        with self._connected() as client:
+            return {container.name: container.id for container in client.containers.list()}
+
     @contextmanager
     def _connected(self) -> Iterator[docker.DockerClient]:
         try:

@@ -24,8 +24,8 @@ from music_streaming.settings import Role, Settings
 JOB = "music-metrics"
 # Both may be stopped on purpose.
 PRODUCER, SCROBBLE = "music-producer", "music-scrobble"
-# At work once a night.
-BACKUP = "music-backup"
+# At work once a night, and once an hour.
+BACKUP, HEALTH = "music-backup", "music-health"
 SELECT_NEWEST_BACKUP = "SELECT taken_at, file, bytes, secrets FROM backups ORDER BY taken_at DESC LIMIT 1"
 # A night may fail, three in a row have a reason.
 BACKUP_OLD = timedelta(days=3)
@@ -62,8 +62,8 @@ class Unit:
         """Whether it runs, or is one that need not run and is stopped."""
         return (
             self.active == "active"
-            or (self.name == BACKUP and self.active == "activating")
-            or (self.name in (PRODUCER, SCROBBLE, BACKUP) and self.active == "inactive")
+            or (self.name in (BACKUP, HEALTH) and self.active == "activating")
+            or (self.name in (PRODUCER, SCROBBLE, BACKUP, HEALTH) and self.active == "inactive")
         )
 
 

@@ -12,8 +12,9 @@ import json
 import socketserver
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jeepney import HeaderFields, MessageType, new_error, new_method_return
@@ -164,11 +165,20 @@ class _Docker(http.server.BaseHTTPRequestHandler):
     """Engine API 1.51: /version, and /images/NAME/json, where an image that is not there is a 404 with a message."""
 
     images: frozenset[str] = frozenset()
+    containers: Mapping[str, str] = MappingProxyType({})
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         image = path.partition("/images/")[2].removesuffix("/json")
-        if path.endswith("/version"):
+        if path.endswith("/containers/json"):
+            self._say(
+                200, [{"Id": identity, "Names": [f"/{name}"]} for name, identity in self.containers.items()]
+            )
+        elif path.partition("/containers/")[2]:
+            identity = path.split("/")[-2]
+            (name,) = (name for name, found in self.containers.items() if found == identity)
+            self._say(200, {"Id": identity, "Name": f"/{name}", "Config": {}})
+        elif path.endswith("/version"):
             self._say(
                 200, {"Version": "26.1.5+dfsg1", "ApiVersion": "1.45", "MinAPIVersion": "1.24", "Os": "linux"}
             )
@@ -193,10 +203,12 @@ class _Docker(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def docker_with(folder: Path, *images: str) -> Iterator[str]:
-    """Docker's socket, of a daemon that has these images."""
+def docker_with(
+    folder: Path, *images: str, containers: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[str]:
+    """Docker's socket, of a daemon that has these images, and runs containers, name -> id."""
     path = str(folder / "docker.sock")
-    handler = type("Handler", (_Docker,), {"images": frozenset(images)})
+    handler = type("Handler", (_Docker,), {"images": frozenset(images), "containers": containers})
     with _serving(_UnixServer(path, handler)):
         yield path
 

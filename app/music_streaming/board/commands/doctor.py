@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import click
 from rich.console import Console
@@ -41,14 +41,16 @@ def doctor(as_json: bool, fix: bool) -> None:
     raise SystemExit(0 if found.broken is None else 1)
 
 
-def examine(*, fix: bool = False, tell: Callable[[str], None] = lambda _: None) -> Diagnosis:
+def examine(
+    links: Iterable[str] = (), *, fix: bool = False, tell: Callable[[str], None] = lambda _: None
+) -> Diagnosis:
     """As `walk.examine`, for the board's own settings; unreadable ones are its first broken link."""
     try:
         settings = Settings.load()
     except SettingsError as error:
         broken = Broken("settings", str(error))
         return Diagnosis([Step(BOARD, BROKEN, broken.found, broken.wanted, broken.remedy, broken.kind)])
-    return walk.examine(Board(settings), fix=fix, tell=tell)
+    return walk.examine(Board(settings), links, fix=fix, tell=tell)
 
 
 def show(found: Diagnosis, console: Console) -> None:
