@@ -57,7 +57,7 @@ def files() -> list[str]:
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PLACES],
         cwd=PROJECT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return [name for name in listed.stdout.splitlines() if not name.endswith((".png", ".lock"))]
+    return [name for name in listed.stdout.splitlines() if not name.endswith((".png", ".gz", ".lock"))]
 
 
 def test_every_musicctl_that_is_named_exists():
