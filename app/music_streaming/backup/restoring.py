@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -139,7 +141,7 @@ def _restore_databases(
     progress("migrating", 0, 0)
     beside = [name + databases.RESTORING for name in names.values()]
     migrated = _as_owner(settings, beside[0], lambda c: schema.migrate(c, settings.paths.files / "schema"))
-    if not keys:
+    if not keys and not _has_key(settings, beside[1]):
         _forget_encrypted(settings, beside[1])
     databases.put_in_place(postgres, names.values(), mark(manifest))
     return [*(f"database {name}" for name in names.values()), *(f"migration {name}" for name in migrated)]
@@ -161,6 +163,24 @@ def _as_owner(settings: Settings, name: str, work: Callable[[Any], list[str]]) -
         with connection, connection.cursor() as cursor:
             cursor.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(Role.OWNER)))
         return work(connection)
+
+
+def _has_key(settings: Settings, name: str) -> bool:
+    """Whether the secret key of this board is the one that encrypted what is in Superset's database `name`.
+
+    The mark is that of the image's prepare.py (files/images/superset).
+    """
+    try:
+        key = (settings.postgres.secrets_dir / "superset_secret_key").read_text(encoding="utf-8").rstrip("\n")
+    except FileNotFoundError:
+        return False
+    mine = hmac.new(key.encode(), b"music_prepared", hashlib.sha256).hexdigest()
+    with settings.postgres.admin_connection(name) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('public.music_prepared') IS NOT NULL")
+        if cursor.fetchone() != (True,):
+            return False
+        cursor.execute("SELECT value FROM music_prepared WHERE name = 'secret key'")
+        return any(hmac.compare_digest(mark, mine) for (mark,) in cursor.fetchall())
 
 
 def _forget_encrypted(settings: Settings, name: str) -> None:

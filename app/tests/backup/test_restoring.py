@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import hmac
 import json
 import shutil
 import subprocess
@@ -131,6 +133,20 @@ def test_without_secrets_superset_forgets_what_it_cannot_decrypt(board, new_boar
     assert superset.rows("SELECT name FROM music_prepared", role="postgres") == [("program",)]
     assert superset.rows("SELECT password FROM ab_user", role="postgres") == [("scrypt:1",)]
     assert list(new_board.postgres.secrets_dir.iterdir()) == []
+
+
+def test_the_board_that_encrypted_it_can_decrypt_it_still(board, metadata, postgres):
+    """Back on the same board without a passphrase, as after an update that failed."""
+    key = b"key of the first board"
+    mark = hmac.new(key, b"music_prepared", hashlib.sha256).hexdigest()
+    metadata.rows("UPDATE music_prepared SET value = %s WHERE name = 'secret key'", (mark,), role="postgres")
+    taken = take(board)
+    restoring.restore(board, taken.path, passphrase=None, over=True)
+    superset = named(postgres, board.postgres.superset_database)
+    assert superset.rows("SELECT password IS NULL FROM dbs", role="postgres") == [(False,)]
+    (board.postgres.secrets_dir / "superset_secret_key").write_text("another key")
+    restoring.restore(board, taken.path, passphrase=None, over=True)
+    assert superset.rows("SELECT password IS NULL FROM dbs", role="postgres") == [(True,)]
 
 
 def test_secrets_come_first_where_there_is_no_database_yet(board, new_board):
