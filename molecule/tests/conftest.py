@@ -26,6 +26,7 @@ SCRIPTS = "/run/board-tests"
 # The board as it was before anything was installed; the story `bare` notes it for `removed`.
 BARE = PROJECT / ".cache/bare-board.json"
 CONTAINERS = ["kafka", "postgres", "spark-master", "spark-worker", "metrics", "superset"]
+DASHBOARDS = sorted(path.stem for path in (PROJECT / "files/dashboards/dashboards").glob("*.yaml"))
 UNITS = [f"music-{name}.service" for name in [*CONTAINERS, "producer", "scrobble", "watch"]]
 
 
