@@ -55,9 +55,9 @@ def restore(
     if not over:
         _refuse_other_secrets(settings, secrets)
     if dry_run:
-        # A board that is bare has no database to ask.
+        # A board that is bare, or whose server is stopped, has no database to ask.
         if (
-            Path(settings.postgres.admin_host).exists()
+            Path(settings.postgres.admin_host, f".s.PGSQL.{settings.postgres.port}").exists()
             and not _restored(settings, reader.manifest)
             and not over
         ):

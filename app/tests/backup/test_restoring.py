@@ -125,6 +125,14 @@ def test_other_secrets_are_not_overwritten_unless_told(board, new_board, postgre
     assert mine.read_text() == "key of the first board"
 
 
+def test_a_server_that_is_stopped_has_no_data_to_refuse(board, new_board, tmp_path):
+    """As where the folder of an older PostgreSQL was moved away; its socket's folder stays."""
+    taken = take(board)
+    stopped = new_board.with_changes(postgres={"admin_host": str(tmp_path)})
+    (found,) = restoring.restore(stopped, taken.path, passphrase=None, dry_run=True)
+    assert found.startswith("the backup of ")
+
+
 def test_without_secrets_superset_forgets_what_it_cannot_decrypt(board, new_board, postgres):
     taken = take(board, passphrase=PASSPHRASE)
     restoring.restore(new_board, taken.path, passphrase=None, without_secrets=True)
