@@ -41,7 +41,7 @@ GAP_NEWS = timedelta(days=1)
 GAP_REMEDIES = {
     "retention": "raise the retention of the topic",
     "hole": "sudo musicctl topics, since a compacted topic forgets plays",
-    "topic_recreated": "let nobody delete the topic",
+    "topic_recreated": "none where a backup was restored on a new card, else let nobody delete the topic",
     "began_anew": "journalctl -u music-kafka tells what became of the log",
 }
 

@@ -135,6 +135,11 @@ def test_a_problem_is_found_wanted_remedy(parts, problem):
     assert "Remedy: " in found
 
 
+def test_a_new_topic_after_a_restore_needs_nothing():
+    (found,) = diagnose(status(recent_gaps={"topic_recreated": 4}), Settings())
+    assert "Remedy: none where a backup was restored on a new card, else let nobody delete" in found
+
+
 def test_a_backup_is_at_work_once_a_night():
     old = Backup(NOW - timedelta(days=5), "/b/music.tar", 5, True)
     for active in ("inactive", "activating"):
