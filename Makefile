@@ -12,7 +12,7 @@ CACHE := $(or $(MUSIC_CACHE),$(HOME)/.cache/music-streaming)
 UV_VERSION := 0.13.9
 # Beside group_vars, so that the settings there hold for it.
 INVENTORY := inventory/board-$(BOARD).yml
-PACKAGES := chromium dbus-daemon default-jre-headless fonts-ipafont-gothic fonts-noto-core fonts-noto-color-emoji nmap postgresql rsync shellcheck tinyproxy-bin
+PACKAGES := chromium dbus-daemon default-jre-headless fonts-ipafont-gothic fonts-noto-core fonts-noto-color-emoji libfaketime nmap postgresql rsync shellcheck tinyproxy-bin
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MUSIC_CACHE := $(CACHE)
@@ -71,8 +71,11 @@ test-long: setup-test ## the stories that make boards of their own: a board in u
 	pytest -p no:cacheprovider -o timeout=1800 molecule/tests/test_{used,cloud_init,proxy,doctor,restored}.py
 
 test-faults: setup-test ## faults under load on a board of their own, in the order of SEED, the short ones ROUNDS times
+	@mkdir -p .cache
+	$(if $(RESUME),,@rm -f .cache/faults-$(or $(SEED),1).jsonl)
 	@$(MAKE) --no-print-directory up BOARD=faults
-	PYTHONPATH=app python molecule/tests/faults.py --board faults --rounds $(or $(ROUNDS),1) --seed $(or $(SEED),1)
+	PYTHONPATH=app python molecule/tests/faults.py --board faults --rounds $(or $(ROUNDS),1) --seed $(or $(SEED),1) \
+	  $(if $(HOURS),--hours $(HOURS)) --record .cache/faults-$(or $(SEED),1).jsonl --table .cache/faults-$(or $(SEED),1).md
 	@$(MAKE) --no-print-directory down BOARD=faults
 
 test-fresh: ## the README's two commands from a clean clone, with an empty home folder

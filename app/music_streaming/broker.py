@@ -36,6 +36,9 @@ TOO_LARGE: tuple[type[Exception], ...] = (
 
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 0.2
+LOG_APPEND_TIME = 1
+# A power cut takes what was appended later than this before the newest, as far as anybody waits for disks.
+TAIL_MS = 120_000
 
 
 class BrokerError(MusicError):
@@ -228,37 +231,67 @@ def ends_of_topic(settings: KafkaSettings) -> dict[int, int]:
     return ends
 
 
-def offsets_by_time(
+def first_unread(
     bootstrap: str, topic: str, times: Mapping[int, dt.datetime], known: Mapping[int, int]
 ) -> dict[int, int | None]:
-    """Of each partition the first record that Kafka appended after `times`: its offset, None without any.
+    """Of each partition the first record that has not been read, as its time tells; None without any.
 
-    Below `known`, the offset read up to, markers and aborted records are passed over: no record has been read
-    of them, so that they may be newer than the newest.
+    times: when Kafka appended the last record that was read. known: the offset read up to, which is returned
+    where the record before it is still that one. Otherwise the log was shortened, and is looked through.
+
+    Below `known`, markers and aborted records are passed over: no record has been read of them, so that they
+    may be newer than the newest.
     """
-    asked = {
-        TopicPartition(topic, number): int(moment.timestamp() * 1000) + 1 for number, moment in times.items()
-    }
     with reader(bootstrap) as consumer:
-        found = consumer.offsets_for_times(asked)
-        return {
-            part.partition: _first_shown(consumer, part, at.offset, known[part.partition]) if at else None
-            for part, at in found.items()
-        }
+        parts = {TopicPartition(topic, number): round(at.timestamp() * 1000) for number, at in times.items()}
+        first, end = consumer.beginning_offsets([*parts]), consumer.end_offsets([*parts])
+        later = consumer.offsets_for_times({part: ms + 1 for part, ms in parts.items()})
+        found: dict[int, int | None] = {}
+        for part, ms in parts.items():
+            until = known[part.partition]
+            there = first[part] < until <= end[part]
+            last = next(_shown(consumer, part, until - 1, until), None) if there else None
+            if last and last.timestamp_type == LOG_APPEND_TIME:
+                # By a clock that was set back meanwhile, the time of what is new says nothing.
+                same = last.timestamp == ms
+                found[part.partition] = until if same else _out_of_order(consumer, part, ms, until)
+            else:
+                at = later[part]
+                found[part.partition] = _passed(consumer, part, at.offset, until) if at else None
+        return found
 
 
-def _first_shown(consumer: KafkaConsumer, part: TopicPartition, offset: int, until: int) -> int:
-    """The offset of the first record from `offset` on, or `until` where it comes earlier."""
-    if offset >= until:
-        return offset
+def _shown(consumer: KafkaConsumer, part: TopicPartition, offset: int, until: int) -> Iterator[Any]:
+    """The records from `offset` to before `until` that a reader is shown.
+
+    KafkaError where the broker does not answer.
+    """
     consumer.assign([part])
     consumer.seek(part, offset)
     over = time.monotonic() + CONNECT_SECONDS
     while consumer.position(part) < until:
-        for records in consumer.poll(timeout_ms=200, max_records=1).values():
-            return min(int(records[0].offset), until)
+        for records in consumer.poll(timeout_ms=200).values():
+            yield from (record for record in records if record.offset < until)
+            over = time.monotonic() + CONNECT_SECONDS
         if time.monotonic() > over:
-            return offset
+            raise kafka.errors.KafkaTimeoutError(f"{part}: no record for {CONNECT_SECONDS:g} s")
+
+
+def _passed(consumer: KafkaConsumer, part: TopicPartition, offset: int, until: int) -> int:
+    """The offset of the first record from `offset` on, or `until` where it comes earlier."""
+    if offset >= until:
+        return offset
+    return next((int(shown.offset) for shown in _shown(consumer, part, offset, until)), until)
+
+
+def _out_of_order(consumer: KafkaConsumer, part: TopicPartition, newest_ms: int, until: int) -> int:
+    """The first record of the log's tail that is newer than `newest_ms`, or older than the one before it."""
+    at, before = consumer.offsets_for_times({part: newest_ms - TAIL_MS})[part], 0
+    offset = at.offset if at else consumer.beginning_offsets([part])[part]
+    for shown in _shown(consumer, part, offset, until):
+        if shown.timestamp > newest_ms or shown.timestamp < before:
+            return int(shown.offset)
+        before = shown.timestamp
     return until
 
 

@@ -6,12 +6,25 @@ import datetime as dt
 import logging
 from typing import TYPE_CHECKING, Any
 
-from music_streaming import retention, table
+from music_streaming import clock, retention, table
 
 if TYPE_CHECKING:
     from music_streaming.settings import StreamSettings
+    from music_streaming.watchdog import Every
 
 log = logging.getLogger("music-metrics")
+
+
+def look_after(
+    connection: Any, topic: str, rules: table.Rules, stream: StreamSettings, expiry: Every
+) -> bool:
+    """Make good, and expire where `expiry` is due; False, with nothing done, where the clock may be wrong."""
+    if not clock.synchronised(trusted=stream.clock_trusted):
+        return False
+    make_good(connection, topic, rules)
+    if expiry.due():
+        expire(connection, stream)
+    return True
 
 
 def make_good(connection: Any, topic: str, rules: table.Rules, now: dt.datetime | None = None) -> None:
@@ -41,10 +54,7 @@ def draw_back(connection: Any, rules: table.Rules, now: dt.datetime) -> list[str
 
 
 def expire(connection: Any, stream: StreamSettings) -> None:
-    """Let plays and windows grow old (retention.py).
-
-    Only by a clock that is right (clock.synchronised): one that is ahead takes everything for old.
-    """
+    """Let plays and windows grow old (retention.py); a clock that is ahead takes everything for old."""
     ages = retention.Ages(
         stream.demo_retention_days,
         stream.fold_hours_after_days,

@@ -34,7 +34,7 @@ class OffsetsMovedBackError(MusicError):
 
 @dataclass(frozen=True)
 class Stored:
-    """Offsets as stored: next offset of each partition, and the newest Kafka time seen in it."""
+    """Offsets as stored: next offset of each partition, and when Kafka appended the newest one read."""
 
     topic_id: str
     next_offsets: Mapping[int, int]
@@ -43,7 +43,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a batch covers one partition: the next offset, and the newest Kafka time of its records.
+    """How far a batch covers one partition: the next offset, and when Kafka appended its newest record.
 
     No time where it holds none but control and aborted records, which nobody is shown.
     """
@@ -79,9 +79,9 @@ def starting_offsets(
 ) -> dict[int, int]:
     """Where reading starts in each partition.
 
-    stored: what PostgreSQL remembers. later: the first offset appended after the newest record that it has
-    seen. After a power cut the broker may have lost its newest records and given their offsets to others;
-    those are then found by time. Going back too far is harmless: plays are known by their event_id.
+    stored: what PostgreSQL remembers. later: the first offset that nobody has read (broker.first_unread).
+    After a power cut the broker may have lost its newest records and given their offsets to others. Going
+    back too far is harmless: plays are known by their event_id.
     """
     if stored is None or stored.topic_id != kafka.topic_id:
         return dict(kafka.first)
@@ -208,10 +208,11 @@ def reach(
     gaps: list[Gap] = []
     for partition in np.unique(partitions).tolist():
         mine = partitions == partition
-        seen = np.concatenate([[covered[partition] - 1], np.sort(offsets[mine])])
+        order = np.argsort(offsets[mine])
+        seen = np.concatenate([[covered[partition] - 1], offsets[mine][order]])
         for before in np.flatnonzero(np.diff(seen) > 1) if compacted else ():
             gaps.append((partition, int(seen[before]) + 1, int(seen[before + 1])))
-        newest = times[mine].max().astype("datetime64[us]").item().replace(tzinfo=dt.UTC)
+        newest = times[mine][order[-1]].astype("datetime64[us]").item().replace(tzinfo=dt.UTC)
         reached[partition] = Reach(max(int(seen[-1]) + 1, ends.get(partition, 0)), newest)
     return reached, tuple(gaps)
 
@@ -225,7 +226,7 @@ def move(cursor: Any, topic: str, topic_id: str, reached: Mapping[int, Reach], g
     for partition, end in sorted(reached.items()):
         cursor.execute(
             "UPDATE ingest_offsets SET next_offset = %s, "
-            "newest_kafka_time = greatest(newest_kafka_time, %s), updated_at = now() "
+            "newest_kafka_time = coalesce(%s, newest_kafka_time), updated_at = now() "
             "WHERE topic = %s AND partition = %s",
             (end.next_offset, end.newest_kafka_time, topic, partition),
         )

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg2
 import tenacity
 
-from music_streaming import clock, disk, housekeeping, offsets, query, retention, spark, table
-from music_streaming.broker import KafkaError, admin, offsets_by_time, probe, topic_state
+from music_streaming import disk, housekeeping, offsets, query, retention, spark, table
+from music_streaming.broker import KafkaError, admin, first_unread, probe, topic_state
 from music_streaming.error import MusicError, database_error
 from music_streaming.guard import TopicGuard
 from music_streaming.limit import BatchLimit, store_limit, stored_limit
@@ -152,7 +152,7 @@ class Job:
             kafka = topic_state(bootstrap, self.topic)
             times = stored.newest_kafka_times if stored and stored.topic_id == kafka.topic_id else {}
             known = stored.next_offsets if stored else {}
-            later = offsets_by_time(bootstrap, self.topic, times, known) if times else {}
+            later = first_unread(bootstrap, self.topic, times, known) if times else {}
             # A partition without any remembered time has lost nothing that PostgreSQL has seen.
             later = {n: later.get(n) if n in times else kafka.end[n] for n in kafka.end}
             starts = offsets.starting_offsets(stored, kafka, later)
@@ -333,13 +333,10 @@ class Job:
             log.warning("the limit of a batch is not stored: %s", _named(error))
 
     def _look_after(self) -> None:
-        if not clock.synchronised(trusted=self.settings.stream.clock_trusted):
-            return
+        stream = self.settings.stream
         try:
             with contextlib.closing(self._connect_plain()) as connection:
-                housekeeping.make_good(connection, self.topic, self.rules)
-                if self._expiry.due():
-                    housekeeping.expire(connection, self.settings.stream)
+                housekeeping.look_after(connection, self.topic, self.rules, stream, self._expiry)
         except psycopg2.Error as error:
             log.warning("housekeeping is put off: %s", _named(error))
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shutil
+import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -162,3 +164,28 @@ def driver(
     )
     yield made
     made.close()
+
+
+@pytest.fixture
+def shift() -> Iterator[Path]:
+    """A file that says by how much a clock is off, as libfaketime writes it; everybody can read it."""
+    folder = Path(tempfile.mkdtemp(prefix="music-clock-"))
+    folder.chmod(0o755)
+    (folder / "shift").write_text("+0s")
+    yield folder / "shift"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def faked(shift: Path) -> dict[str, str]:
+    """The environment of a process whose clock `shift` sets, also while it runs."""
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(shift),
+        "FAKETIME_NO_CACHE": "1",
+        # Time that has passed is not the clock.
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        # What mends old versions of the C library makes a JVM spin by this one.
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",
+    }

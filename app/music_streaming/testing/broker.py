@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 # kafka-python reads its own files in a way that Python 3.11 calls deprecated; once, at its first import.
@@ -81,10 +82,14 @@ def _fetch(image: Path, scratch: Path) -> Path:
 
 
 class Broker:
-    """One KRaft node with its data in `folder`; it can be killed, paused and started again on its port."""
+    """One KRaft node with its data in `folder`; it can be killed, paused and started again on its port.
 
-    def __init__(self, folder: Path) -> None:
+    environment: variables that it has besides this process's own.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self._folder = folder
+        self._environment = os.environ | (environment or {})
         self.data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self.port, controller = free_ports(2)
@@ -126,6 +131,7 @@ class Broker:
         with log.open("ab") as output:
             process = self._process = subprocess.Popen(
                 self._command("kafka.Kafka", self._properties),
+                env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 # Ctrl-C on the terminal must not reach it.
@@ -146,6 +152,13 @@ class Broker:
         """Records that were ever written to `topic`."""
         with admin(self.bootstrap) as client:
             return sum(end_offsets(client, topic).values())
+
+    def stop(self) -> None:
+        """Stop it as systemd does: it closes its files, and says so in one of them."""
+        if self._process:
+            self._process.terminate()
+            self._process.wait(START_SECONDS)
+            self._process = None
 
     def kill(self) -> None:
         """Kill the process, as a power cut would."""

@@ -43,6 +43,11 @@ class Driver:
                 start_new_session=True,
             )
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to it and its JVM; ProcessLookupError where both have ended."""
+        assert self._process
+        os.killpg(self._process.pid, number)
+
     def end(self, number: signal.Signals) -> int:
         """Send a signal and return the exit code."""
         assert self._process

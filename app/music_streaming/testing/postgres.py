@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,13 @@ ROLES = tuple(str(role) for role in Role)
 
 
 class Postgres:
-    """A throw-away cluster without fsync on a free port; role passwords are their names."""
+    """A throw-away cluster without fsync on a free port; role passwords are their names.
 
-    def __init__(self, folder: Path, binaries: Path) -> None:
+    environment: variables that its programs have besides this process's own.
+    """
+
+    def __init__(self, folder: Path, binaries: Path, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = os.environ | (environment or {})
         self.folder, self.binaries, self.port = folder, binaries, free_port()
         # PostgreSQL refuses to run as root.
         self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
@@ -34,7 +38,12 @@ class Postgres:
         """Run a program of PostgreSQL as its user; RuntimeError with what it said."""
         prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
         done = subprocess.run(
-            [*prefix, *map(str, command)], capture_output=True, text=True, check=False, cwd="/"
+            [*prefix, *map(str, command)],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
         )
         if done.returncode:
             log = self.folder / "log"
@@ -112,7 +121,9 @@ def newest_postgres() -> Path | None:
 
 
 @contextlib.contextmanager
-def throw_away_cluster(parent: Path | None = None) -> Iterator[Postgres]:
+def throw_away_cluster(
+    parent: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[Postgres]:
     """A running cluster in a new folder in `parent` (the system's /tmp), both gone at the end.
 
     Root's cluster belongs to the account postgres, which cannot enter pytest's folders.
@@ -129,7 +140,7 @@ def throw_away_cluster(parent: Path | None = None) -> Iterator[Postgres]:
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres")
-        cluster = Postgres(folder, binaries)
+        cluster = Postgres(folder, binaries, environment)
         try:
             cluster.create()
             yield cluster
