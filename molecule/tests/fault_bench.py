@@ -69,6 +69,8 @@ class Bench:
 
     board: Board
     taken: set[str] = field(default_factory=set)
+    # What each settling of the account since the beginning of the fault has found.
+    settled: list[dict[str, Any]] = field(default_factory=list)
 
     def root(self, script: str, *, check: bool = True, timeout: float = 600) -> str:
         """Run a shell script on the board as root; what it prints."""
@@ -146,26 +148,37 @@ class Bench:
         except (urllib.error.URLError, OSError) as error:
             return str(error)
 
-    def settle(self) -> dict[str, Any]:
-        """The account since the last time, as account.py prints it."""
-        return self.board.script_on_board("account.py", ACCOUNT)
+    def settle(self) -> None:
+        """Settle the account since the last time, as account.py prints it."""
+        self.settled.append(self.board.script_on_board("account.py", ACCOUNT))
+
+    def _found(self) -> dict[str, Any]:
+        """All that was settled since the beginning of the fault, as one."""
+        lists = ("not_in_kafka", "not_in_postgres", "not_sent")
+        found = {name: {play for one in self.settled for play in one[name]} for name in lists}
+        sums = {name: sum(one[name] for one in self.settled) for name in ("acknowledged", "kafka")}
+        most = {name: max(one[name] for one in self.settled) for name in ("doubled", "short")}
+        return found | sums | most | {"exactness": self.settled[-1]["exactness"]}
 
     def once(self, fault: Fault, chance: random.Random) -> Outcome:
         """Apply one fault, wait for recovery, count."""
         started = time.monotonic()
+        self.settled.clear()
         try:
             self.taken |= set(fault.apply(self, chance) or ())
             recovery = self.wait_recovered()
             self.wait_load()
-            seen = self.settle()
-        except (TimeoutError, subprocess.SubprocessError, pytest.fail.Exception) as error:
-            return Outcome(fault.name, fault.limit, time.monotonic() - started, remark=str(error)[-500:])
-        gone = set(seen["not_in_postgres"])
-        unexplained = sorted(set(seen["not_in_kafka"]) - self.taken)
+            self.settle()
+        # Whatever it is, the faults behind it are still to be applied.
+        except (Exception, pytest.fail.Exception) as error:
+            remark = f"{type(error).__name__}: {_said_by(error)}"[-500:]
+            return Outcome(fault.name, fault.limit, time.monotonic() - started, remark=remark)
+        seen = self._found()
+        gone = seen["not_in_postgres"]
         remarks = []
-        if unexplained:
+        if unexplained := sorted(seen["not_in_kafka"] - self.taken):
             remarks.append(f"{len(unexplained)} acknowledged plays not in Kafka: {unexplained[:3]}")
-        if invented := sorted(set(seen["not_sent"]) - self.taken):
+        if invented := sorted(seen["not_sent"] - self.taken):
             remarks.append(f"{len(invented)} rows that nobody sent: {invented[:3]}")
         if not seen["acknowledged"]:
             remarks.append("no play was acknowledged")
@@ -183,3 +196,10 @@ class Bench:
             exactness=seen["exactness"],
             remark="; ".join(remarks),
         )
+
+
+def _said_by(error: BaseException) -> str:
+    """What a command on the board has said at its end, besides what it was."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"exit code {error.returncode}: {error.stderr or error.stdout or error.cmd}"
+    return str(error)

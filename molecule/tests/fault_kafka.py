@@ -54,20 +54,22 @@ def transactions(bench: Bench, _chance: random.Random) -> None:
 
 SMALL_FILES = (
     "meta.properties",
-    "bootstrap.checkpoint",
     "stream_events-*/partition.metadata",
     "stream_events-*/leader-epoch-checkpoint",
     "__cluster_metadata-0/quorum-state",
+    "__cluster_metadata-0/partition.metadata",
+    "__cluster_metadata-0/leader-epoch-checkpoint",
+    ".kafka_cleanshutdown",
     "*-offset-checkpoint",
 )
 
 
 def spoil_small_file(bench: Bench, chance: random.Random) -> None:
-    """Cut a small file of the broker to nothing or to a half, or take it away, while it is killed."""
+    """Cut a small file of the broker to nothing or to a few bytes, or take it away, while it is down."""
     pattern = chance.choice(SMALL_FILES)
     harm = chance.choice(["rm", "truncate -s 0", "truncate -s 5"])
     bench.root(
         "systemctl stop music-kafka; cd /var/lib/music/kafka || exit 1;"
-        f" file=$(ls -d {pattern} | shuf -n 1) || exit 1; echo {harm} $file >&2; {harm} $file;"
-        " systemctl start --no-block music-kafka"
+        f' file=$(ls -d {pattern} | shuf -n 1); [ -f "$file" ] && {harm} "$file"; done=$?;'
+        f' systemctl start --no-block music-kafka; [ $done = 0 ] || {{ echo "no file {pattern}" >&2; exit 1; }}'
     )

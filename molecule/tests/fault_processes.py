@@ -133,8 +133,10 @@ def slow_down(seconds: int) -> Apply:
 
     def apply(bench: Bench, _chance: random.Random) -> None:
         bench.root(
-            f'until=$(($(date +%s) + {seconds})); while [ "$(date +%s)" -lt $until ]; do pids="{pids}";'
-            " kill -STOP $pids 2>/dev/null; sleep 0.9; kill -CONT $pids 2>/dev/null; sleep 0.1; done; true",
+            # Who is to rest next is asked for while they rest: it takes longer than their turn.
+            f'until=$(($(date +%s) + {seconds})); pids="{pids}"; while [ "$(date +%s)" -lt $until ]; do'
+            f' kill -STOP $pids 2>/dev/null; sleep 0.7; next="{pids}"; kill -CONT $pids 2>/dev/null;'
+            " pids=$next; sleep 0.1; done; true",
             timeout=seconds + 120,
         )
 

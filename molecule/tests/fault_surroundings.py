@@ -40,13 +40,16 @@ def _molecule_board(verb: str, name: str) -> None:
     subprocess.run([Board.script, verb, name], check=True, capture_output=True, timeout=300)
 
 
+IMAGE = "/var/tmp/music-disk.img"
+
+
 @contextlib.contextmanager
 def small_disk(bench: Bench, device: str = "", options: str = "loop") -> Iterator[str]:
     """Have all data on a small disk of its own meanwhile; yields the folder.
 
     device: instead of the image itself; a shell text that prints its path, and knows the image as $image.
     """
-    data, whole, image = "/var/lib/music", "/var/lib/music.whole", "/var/tmp/music-disk.img"
+    data, whole, image = "/var/lib/music", "/var/lib/music.whole", IMAGE
     stop = f"systemctl stop {' '.join(UNITS)} music.target"
     start = "systemctl start --no-block music.target"
     # A simulated board has no devices but those that are made.
@@ -81,47 +84,71 @@ def disk_full(bench: Bench, _chance: random.Random) -> None:
         )
 
 
-def disk_read_only(bench: Bench, _chance: random.Random) -> None:
-    """The disk turns read-only, as ext4 does after an error; then what a reboot does: stop, check, mount."""
-    with small_disk(bench, options="loop,errors=remount-ro") as data:
-        bench.root(
-            f"set -e; device=$(findmnt --noheadings --output SOURCE {data}); name=$(basename $device);"
-            " echo fault >/sys/fs/ext4/$name/trigger_fs_error; sleep 30;"
-            f" ! touch {data}/written 2>/dev/null || {{ echo not read-only >&2; exit 1; }};"
-            f" systemctl stop {' '.join(UNITS)} music.target; mount -o remount,ro {data} || true;"
-            f" umount {data}; e2fsck -fy $device >&2 || true; mount -o errors=remount-ro $device {data};"
-            " systemctl start --no-block music.target"
-        )
-
-
-# Its loop device is noted: the kernel, and so the others, are those of all boards of a machine.
-LOOP = "/run/music-faults.loop"
-DEVICE_MAPPER = (
-    f"loop=$(losetup --find --show $image); echo $loop >{LOOP}; size=$(blockdev --getsz $loop);"
-    ' dmsetup create music-faults --table "0 $size linear $loop 0"; echo /dev/mapper/music-faults'
+# Units may be slow to end on a disk that fails; what the broker had not yet written is lost with its mount.
+MOUNT_ANEW = (
+    f"systemctl stop {' '.join(UNITS)} music.target; umount {{data}} || exit 1; e2fsck -fy {{device}} >&2;"
+    " mount -o {options} {device} {data} || exit 1; systemctl start --no-block music.target"
 )
 
 
-def disk_errors(bench: Bench, _chance: random.Random) -> None:
+def unwritten(bench: Bench, since: float) -> list[str]:
+    """Plays that were acknowledged from just before `since`, the board's time, on: none need have reached the disk."""
+    seen = bench.board.script_on_board("fault_rows.py", ACCOUNT, str(since - 5 * FLUSH_MS / 1000))
+    return list(seen["ids"])
+
+
+def disk_read_only(bench: Bench, _chance: random.Random) -> list[str]:
+    """The disk turns read-only, as ext4 does after an error; then what a reboot does: stop, check, mount."""
+    options = "loop,errors=remount-ro"
+    with small_disk(bench, options=options) as data:
+        began = float(bench.root("date +%s.%N"))
+        bench.root(
+            f"name=$(basename $(findmnt --noheadings --output SOURCE {data}));"
+            " echo fault >/sys/fs/ext4/$name/trigger_fs_error || exit 1; sleep 30;"
+            f" ! touch {data}/written 2>/dev/null || {{ echo not read-only >&2; exit 1; }}"
+        )
+        taken = unwritten(bench, began)
+        # The loop device goes with the mount: the image is what is checked and mounted.
+        bench.root(MOUNT_ANEW.format(data=data, device=IMAGE, options=options))
+    return taken
+
+
+# Its loop device is noted: the kernel, and so the others, are those of all boards of a machine. Nor does udev hear of
+# a device in a container, and dmsetup would wait for it.
+LOOP = "/run/music-faults.loop"
+DMSETUP = "dmsetup --noudevsync --noudevrules"
+DEVICE_MAPPER = (
+    f"loop=$(losetup --find --show $image); echo $loop >{LOOP}; size=$(blockdev --getsz $loop);"
+    f' {DMSETUP} create music-faults --table "0 $size linear $loop 0"; echo /dev/mapper/music-faults'
+)
+
+
+def disk_errors(bench: Bench, _chance: random.Random) -> list[str]:
     """Each access to the disk fails for 20 s; where the kernel has no device mapper this is no fault at all."""
     bench.root("command -v dmsetup >/dev/null || apt-get install -y -q dmsetup >/dev/null")
     if bench.root("dmsetup version >/dev/null 2>&1 || echo none", check=False).strip():
-        return
-    table = "dmsetup suspend --noflush music-faults; dmsetup load music-faults --table"
-    size = "size=$(dmsetup table music-faults | cut -d' ' -f2)"
-    loop = f"loop=$(cat {LOOP})"
+        return []
+    known = f"size=$({DMSETUP} table music-faults | cut -d' ' -f2); loop=$(cat {LOOP})"
+
+    def turn(target: str) -> str:
+        return (
+            f'{DMSETUP} suspend --noflush --nolockfs music-faults; {DMSETUP} load music-faults --table "0 $size {target}";'
+            f" {DMSETUP} resume music-faults"
+        )
+
     try:
         with small_disk(bench, DEVICE_MAPPER, "errors=continue") as data:
+            began = float(bench.root("date +%s.%N"))
+            bench.root(f"{known}; {turn('error')}; sleep 20; {turn('linear $loop 0')}")
+            taken = unwritten(bench, began)
             bench.root(
-                f'{size}; {loop}; {table} "0 $size error"; dmsetup resume music-faults; sleep 20;'
-                f' {table} "0 $size linear $loop 0"; dmsetup resume music-faults;'
-                f" systemctl stop {' '.join(UNITS)} music.target; umount {data};"
-                f" e2fsck -fy /dev/mapper/music-faults >&2; mount /dev/mapper/music-faults {data};"
-                " systemctl start --no-block music.target",
-                check=False,
+                MOUNT_ANEW.format(data=data, device="/dev/mapper/music-faults", options="errors=continue")
             )
+        return taken
     finally:
-        bench.root(f"dmsetup remove music-faults; losetup --detach $(cat {LOOP}); rm -f {LOOP}", check=False)
+        bench.root(
+            f"{DMSETUP} remove music-faults; losetup --detach $(cat {LOOP}); rm -f {LOOP}", check=False
+        )
 
 
 def partition(seconds: int) -> Apply:
@@ -208,9 +235,13 @@ def no_ipv6(seconds: int) -> Apply:
 def package_cut(bench: Bench, _chance: random.Random) -> None:
     """An installation of the owner's is killed in the middle; dpkg's own remedy then ends it."""
     bench.root(
-        "apt-get install -y -q --reinstall --download-only tzdata >/dev/null 2>&1;"
-        " timeout --signal KILL 2 apt-get install -y -q --reinstall tzdata >/dev/null 2>&1;"
-        " sleep 5; dpkg --configure -a >/dev/null; apt-get install -y -q --fix-broken >/dev/null"
+        "export DEBIAN_FRONTEND=noninteractive; apt-get install -y -q --reinstall --download-only tzdata >/dev/null"
+        " || exit 1; apt-get install -y -q --reinstall tzdata >/dev/null 2>&1 & apt=$!;"
+        # The bracket keeps this very shell out of what is found.
+        " until pid=$(pgrep -f '[d]pkg --status-fd'); do"
+        " kill -0 $apt 2>/dev/null || { echo it was too quick to be cut off >&2; exit 1; }; done;"
+        " kill -KILL $pid; wait $apt; dpkg --configure -a >/dev/null;"
+        " apt-get install -y -q --reinstall tzdata >/dev/null && dpkg --audit >&2"
     )
 
 

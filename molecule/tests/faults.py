@@ -6,16 +6,23 @@ containerd and the dashboards answer; then account.py settles what the load has 
 rows and each metric table. A play that no single board can keep (the tail that the broker had not yet written at a power
 cut, what is deleted unread) must be one of those that the fault itself took away: it stands in its own column, and is no
 loss that anybody failed to notice.
+
+With --record each outcome is added to a file as soon as it is there. The same command goes on behind the last one, as
+order and chance depend on the seed alone, and its summary is that of all of them.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import json
 import random
 import re
 import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -53,8 +60,11 @@ from fault_surroundings import (
     power_cut_with_tail,
 )
 
+# Of what is killed and found dead at once; a fault that lasts may leave a backlog.
+KILL_LIMIT = 30
+
 CATALOGUE = [
-    *(Fault(f"kill -9 {part}", kill(pids)) for part, pids in KILLED.items()),
+    *(Fault(f"kill -9 {part}", kill(pids), limit=KILL_LIMIT) for part, pids in KILLED.items()),
     *(Fault(f"SIGSTOP {part} 40 s", stop_for(pids, 40), lasts=40) for part, pids in STOPPED.items()),
     Fault("restart of Docker", shell("systemctl restart docker")),
     Fault(
@@ -93,15 +103,32 @@ CATALOGUE = [
 ]
 
 
-def run(bench: Bench, faults: Iterable[Fault], chance: random.Random) -> Iterator[Outcome]:
-    """Apply the faults one after another under load."""
+def run(bench: Bench, faults: Iterable[tuple[Fault, random.Random]]) -> Iterator[Outcome]:
+    """Apply the faults one after another under load, each with its chance, for as long as the board recovers."""
     bench.wait_recovered()
     bench.start_load()
     try:
-        for fault in faults:
-            yield bench.once(fault, chance)
+        for fault, chance in faults:
+            outcome = bench.once(fault, chance)
+            yield outcome
+            if not outcome.ok:
+                # Of another fault on a board that is not well nothing could be said.
+                bench.wait_recovered()
     finally:
         bench.end_load()
+
+
+def order(chosen: list[Fault], seed: int, rounds: int) -> Iterator[tuple[Fault, random.Random]]:
+    """Each fault of each round with a chance of its own; those that last, in the first round alone."""
+    chance = random.Random(seed)  # noqa: S311
+    faults = (
+        fault
+        for number in range(rounds)
+        for fault in chance.sample(chosen, len(chosen))
+        if number == 0 or not fault.lasts
+    )
+    for number, fault in enumerate(faults):
+        yield fault, random.Random(f"{seed} {number}")  # noqa: S311
 
 
 def summary(outcomes: list[Outcome]) -> Table:
@@ -127,31 +154,78 @@ def summary(outcomes: list[Outcome]) -> Table:
     return table
 
 
+def markdown(outcomes: list[Outcome], seed: int) -> str:
+    """The summary as a table of the docs."""
+    lines = [
+        f"{len(outcomes)} faults in the order of seed {seed}, "
+        f"{sum(one.kafka for one in outcomes):,} plays read again from Kafka after them.",
+        "",
+        "| fault | times | longest recovery s | limit s | lost | doubled | taken by the fault | missed |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name in [*sorted({one.name for one in outcomes}), "**all**"]:
+        those = [one for one in outcomes if name in (one.name, "**all**")]
+        numbers = (
+            len(those),
+            round(max(one.recovery for one in those)),
+            max(one.limit for one in those),
+            *(sum(getattr(one, column) for one in those) for column in ("lost", "doubled", "taken")),
+            sum(not one.ok for one in those),
+        )
+        lines.append(f"| {name} | {' | '.join(f'{number:,}' for number in numbers)} |")
+    return "\n".join(lines) + "\n"
+
+
+def recorded(record: Path | None) -> list[Outcome]:
+    """The outcomes of earlier parts of a run; a line that was cut off is as if its fault had not been applied."""
+    if not record or not record.exists():
+        return []
+    lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    record.write_text("".join(whole), encoding="utf-8")
+    return [Outcome(**json.loads(line)) for line in whole]
+
+
 @click.command()
 @click.option("--board", "name", default="faults", help="A board that is set up.")
 @click.option("--rounds", default=1, help="How often each fault is applied; those that last, once.")
 @click.option("--seed", default=1, help="Decides order and chance.")
 @click.option("--quick", is_flag=True, help="Leave out those that take minutes.")
 @click.option("--only", default="", help="Only faults whose name this regular expression finds.")
-def main(name: str, rounds: int, seed: int, quick: bool, only: str) -> None:
+@click.option("--hours", default=0.0, help="Begin no fault later than this; 0: all are applied.")
+@click.option(
+    "--record", type=click.Path(path_type=Path), help="File that outcomes are added to; goes on with it."
+)
+@click.option("--table", type=click.Path(path_type=Path), help="Markdown file to write the summary to.")
+def main(
+    *,
+    name: str,
+    rounds: int,
+    seed: int,
+    quick: bool,
+    only: str,
+    hours: float,
+    record: Path | None,
+    table: Path | None,
+) -> None:
     """Apply each fault to a board under load and count every play."""
-    chance = random.Random(seed)  # noqa: S311
     chosen = [
         fault for fault in CATALOGUE if re.search(only, fault.name) and not (quick and fault.lasts > SHORT)
-    ]
-    order = [
-        fault
-        for number in range(rounds)
-        for fault in chance.sample(chosen, len(chosen))
-        if number == 0 or not fault.lasts
     ]
     console = Console(width=150)
     # The load ends with the run, however that ends, and what was seen until then is told.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    outcomes: list[Outcome] = []
+    outcomes = recorded(record)
+    if outcomes:
+        console.print(f"goes on behind the {len(outcomes)} faults of {record}", highlight=False)
+    ends = time.monotonic() + hours * 3600 if hours else float("inf")
+    left = itertools.islice(order(chosen, seed, rounds), len(outcomes), None)
     try:
-        for outcome in run(Bench(Board(name)), order, chance):
+        for outcome in run(Bench(Board(name)), itertools.takewhile(lambda _: time.monotonic() < ends, left)):
             outcomes.append(outcome)
+            if record:
+                with record.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
             console.print(
                 f"{time.strftime('%H:%M:%S')} {outcome.name}: {outcome.recovery:.0f} s, {outcome.acknowledged} acknowledged,"
                 f" {outcome.kafka} in Kafka, {outcome.taken} taken, {outcome.lost} lost, {outcome.doubled} doubled"
@@ -162,7 +236,9 @@ def main(name: str, rounds: int, seed: int, quick: bool, only: str) -> None:
         if outcomes:
             console.print(summary(outcomes))
             console.print("the load's own plays, by table:", outcomes[-1].exactness)
-    sys.exit(0 if all(outcome.ok for outcome in outcomes) else 1)
+            if table:
+                table.write_text(markdown(outcomes, seed), encoding="utf-8")
+    sys.exit(0 if outcomes and all(outcome.ok for outcome in outcomes) else 1)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from conftest import wait_for
 from fault_bench import SHORT, Bench, Outcome
-from faults import CATALOGUE, run, summary
+from faults import CATALOGUE, markdown, order, recorded, run, summary
 from figures import add
 
 # The reboot story pulls the plug.
@@ -29,9 +29,25 @@ def test_an_outcome_is_wrong_by_each_of_its_parts(wrong):
     assert not Outcome(**right | wrong).ok
 
 
+def test_a_run_goes_on_behind_its_record(tmp_path):
+    """No board is needed: order and chance are those of the seed, and a line that was cut off counts for nothing."""
+    first, second = list(order(CATALOGUE, 7, 2)), list(order(CATALOGUE, 7, 2))
+    assert [(fault.name, chance.random()) for fault, chance in first] == [
+        (fault.name, chance.random()) for fault, chance in second
+    ]
+    assert len(first) == len(CATALOGUE) + sum(not fault.lasts for fault in CATALOGUE)
+    whole = {"name": "fault", "limit": 60, "recovery": 61.2, "lost": 3, "kafka": 5000}
+    record = tmp_path / "record"
+    record.write_text(json.dumps(whole) + "\n" + json.dumps(whole)[:20])
+    outcomes = recorded(record)
+    assert outcomes == [Outcome(**whole)]
+    assert recorded(record) == outcomes
+    assert "| fault | 1 | 61 | 60 | 3 | 0 | 0 | 1 |" in markdown(outcomes, 7)
+
+
 def test_no_fault_loses_or_doubles_a_play(board):
     chance = random.Random(dt.datetime.now(dt.UTC).date().toordinal())  # noqa: S311
-    outcomes = list(run(Bench(board), chance.sample(PICKED_FROM, COUNT), chance))
+    outcomes = list(run(Bench(board), [(fault, chance) for fault in chance.sample(PICKED_FROM, COUNT)]))
     Console(width=150).print(summary(outcomes))
     assert len(outcomes) == COUNT
     add(f"longest recovery from {COUNT} faults", max(one.recovery for one in outcomes), "s", at_most=60)
