@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from psycopg2 import sql
 
-from music_streaming import metrics, offsets
+from music_streaming import metrics, offsets, same_play
 from music_streaming.event import PLAY_COLUMNS
 from music_streaming.rows import REJECTS, split
 
@@ -224,7 +224,7 @@ def _insert_plays(
     cursor.execute("SELECT pg_advisory_xact_lock_shared(hashtext('metrics_folding'))")
     if days:
         cursor.execute("SELECT make_demo_partitions(%s::date[])", (days,))
-    _copy(cursor, "incoming", plays.drop_columns(["kafka_time"]))
+    _copy(cursor, "incoming", same_play.without(cursor, plays).drop_columns(["kafka_time"]))
     cursor.execute(_INSERT_SONGS)
     cursor.execute(_INSERT_PLAYS, {"watermark": watermark})
     inserted = {source: (accepted, late, newest) for source, accepted, late, newest in cursor.fetchall()}
