@@ -36,6 +36,8 @@ DEVICE_TYPES = ("mobile", "tablet", "desktop", "web", "speaker", "tv", "car", "c
 FIRST_TIME = datetime(2002, 10, 1, tzinfo=UTC)
 MAX_MS = 2_073_600_000
 SAME_PLAY_MS = 30_000
+INFERRED = "inferred"
+"""reason_end of a play that no player has reported: it was playing, and for long enough."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from music_streaming.event import same_play_ms
+from music_streaming.event import INFERRED, same_play_ms
 
-_COLUMNS = ("event_id", "source", "user_id", "song_id", "event_time", "player", "duration_ms")
+_COLUMNS = ("event_id", "source", "user_id", "song_id", "event_time", "player", "duration_ms", "reason_end")
 
 
 def without(cursor: Any, plays: pa.Table) -> pa.Table:
@@ -49,6 +49,8 @@ def without(cursor: Any, plays: pa.Table) -> pa.Table:
 
 def _same(row: dict[str, Any], other: dict[str, Any]) -> bool:
     elsewhere = (row["source"], row["player"]) != (other["source"], other["player"])
+    # Nobody reported it: the player's own report may differ, too.
+    elsewhere = elsewhere or INFERRED in (row["reason_end"], other["reason_end"])
     apart: dt.timedelta = abs(row["event_time"] - other["event_time"])
     within = apart <= dt.timedelta(milliseconds=same_play_ms(row["duration_ms"]))
     return elsewhere and within and row["event_id"] != other["event_id"]
@@ -59,19 +61,21 @@ def _stored(scrobbles: list[dict[str, Any]], cursor: Any) -> set[int]:
     cursor.execute(
         "SELECT DISTINCT i.position "
         "FROM unnest(%s::bigint[], %s::uuid[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], "
-        "            %s::float8[]) "
-        "    AS i(position, event_id, user_id, song_id, event_time, player, seconds) "
+        "            %s::float8[], %s::boolean[]) "
+        "    AS i(position, event_id, user_id, song_id, event_time, player, seconds, inferred) "
         "JOIN stream_events AS s ON s.user_id = i.user_id AND s.song_id = i.song_id "
         "    AND s.event_time BETWEEN i.event_time - make_interval(secs => i.seconds) "
         "                         AND i.event_time + make_interval(secs => i.seconds) "
-        "WHERE s.source IN ('scrobble', 'import') AND (s.source, s.player) <> ('scrobble', i.player) "
-        "    AND s.event_id <> i.event_id",
+        "WHERE s.source IN ('scrobble', 'import') AND s.event_id <> i.event_id "
+        "    AND ((s.source, s.player) <> ('scrobble', i.player) OR i.inferred OR s.reason_end = %s)",
         (
             [row["position"] for row in scrobbles],
             *([row[name] for row in scrobbles] for name in ("event_id", "user_id", "song_id")),
             [row["event_time"] for row in scrobbles],
             [row["player"] for row in scrobbles],
             [same_play_ms(row["duration_ms"]) / 1000 for row in scrobbles],
+            [row["reason_end"] == INFERRED for row in scrobbles],
+            INFERRED,
         ),
     )
     return {position for (position,) in cursor.fetchall()}

@@ -237,10 +237,16 @@ class ProducerSettings(_Section):
 
 
 class ScrobbleSettings(_Section):
-    """Where the scrobble server answers; bind "*" is every address of the board, IPv4 and IPv6."""
+    """Where the scrobble server answers; bind "*" is every address of the board, IPv4 and IPv6.
+
+    infer_plays: what was playing and is never reported counts when half of it was heard, once it has been
+    over for `infer_grace_seconds`.
+    """
 
     bind: Text = "*"
     port: Port = 8090
+    infer_plays: bool = False
+    infer_grace_seconds: Annotated[float, Field(ge=0)] = 60
 
 
 class SupersetSettings(_Section):

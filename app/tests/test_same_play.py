@@ -41,9 +41,10 @@ def scrobble(player: str, second: float, **changes: Any) -> dict[str, Any]:
 def reports(cell: str, listener: str) -> list[dict[str, Any]]:
     """ "phone 0, desk 2/15, import 5" as plays; a number behind / is the song's length in seconds."""
     made = []
-    for player, second, length in re.findall(r"([a-z]+) (\d+)(?:/(\d+))?", cell):
+    for player, second, length, inferred in re.findall(r"([a-z]+) (\d+)(?:/(\d+))?( inferred)?", cell):
         known: dict[str, Any] = {"duration_ms": int(length) * 1000} if length else {}
         known |= {"source": "import"} if player == "import" else {}
+        known |= {"reason_end": "inferred"} if inferred else {}
         made.append(scrobble(player, int(second), user_id=listener, **known))
     return made
 

@@ -150,6 +150,8 @@ async def delete_playing_now(request: Request) -> Response:
         return found is not None
 
     there = await or_unavailable(context(request).database.run(ask), "playing-now")
+    if (playing := context(request).playing) is not None:
+        playing.stops(player, store.utc_now())
     return JSONResponse(OK | {"message": "Playing now is cleared" if there else "Nothing was playing"})
 
 

@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from music_streaming.event import DEVICE_TYPES, FIELDS, FIRST_TIME, MAX_MS, format_time, normalise, play_id
+from music_streaming.event import (
+    DEVICE_TYPES,
+    FIELDS,
+    FIRST_TIME,
+    INFERRED,
+    MAX_MS,
+    format_time,
+    normalise,
+    play_id,
+)
 from music_streaming.scrobble.directory import Player
 
 FIRST_SECOND = 1_033_410_600
@@ -36,7 +45,10 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Heard:
-    """One play, or with no start what is playing now. duration_ms: as sent, of any type."""
+    """One play, or with no start what is playing now. duration_ms: as sent, of any type.
+
+    inferred: nobody has reported it (inferred.py).
+    """
 
     title: str
     artist: str
@@ -47,6 +59,7 @@ class Heard:
     player: str | None = None
     skipped: bool | None = None
     liked: bool | None = None
+    inferred: bool = False
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -123,6 +136,7 @@ def event_of(heard: Heard, player: Player, now: datetime) -> tuple[bytes, bytes]
         "country": listener.country,
         "device_type": _DEVICES.get(player.player.lower()),
         "player": heard.player or player.player,
+        "reason_end": INFERRED if heard.inferred else None,
     }
     value = {name: one for name, one in event.items() if one is not None}
     return listener.name.encode(), json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

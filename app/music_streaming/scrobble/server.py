@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import difflib
 import re
 from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
 
 import click
 import uvicorn
@@ -23,6 +25,7 @@ from music_streaming.listener import Listener, Token
 from music_streaming.scrobble import audioscrobbler, lastfm, listenbrainz, page
 from music_streaming.scrobble.database import Database
 from music_streaming.scrobble.directory import Directory
+from music_streaming.scrobble.inferred import Playing
 from music_streaming.scrobble.plays import RefusedError
 from music_streaming.scrobble.protection import CONNECTIONS, GuardedProtocol, Tidy
 from music_streaming.scrobble.sender import Sender
@@ -60,10 +63,17 @@ def application(settings: Settings) -> Starlette:
                 lambda cursor: (listener.listeners(cursor.connection), listener.tokens(cursor.connection))
             )
 
-        app.state.context = Context(settings, Directory(load), sender, database)
+        playing = None
+        if settings.scrobble.infer_plays:
+            playing = Playing(timedelta(seconds=settings.scrobble.infer_grace_seconds))
+        parts = app.state.context = Context(settings, Directory(load), sender, database, playing=playing)
+        inferring = asyncio.create_task(parts.infer())
         try:
             yield
         finally:
+            inferring.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await inferring
             await sender.close()
             database.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Mapping, Sequence
@@ -19,6 +20,7 @@ from music_streaming.scrobble import store
 from music_streaming.scrobble.approval import Approvals
 from music_streaming.scrobble.database import Database
 from music_streaming.scrobble.directory import Directory, DirectoryUnavailableError, Player
+from music_streaming.scrobble.inferred import LOOK_SECONDS, Playing
 from music_streaming.scrobble.plays import Heard, RefusedError, event_of
 from music_streaming.scrobble.sender import BrokerAwayError, Sender
 from music_streaming.settings import Settings
@@ -48,7 +50,7 @@ class Seen:
 
 @dataclass
 class Context:
-    """The parts of the server."""
+    """The parts of the server. playing: where plays are to be inferred."""
 
     settings: Settings
     directory: Directory
@@ -57,16 +59,30 @@ class Context:
     seen: deque[Seen] = field(default_factory=lambda: deque(maxlen=REQUESTS_KEPT))
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     approvals: Approvals = field(default_factory=Approvals)
+    playing: Playing | None = None
 
     async def send(self, player: Player, plays: Sequence[Heard]) -> None:
         """Send the plays to Kafka; BrokerAwayError where it did not take them all."""
         now = store.utc_now()
         await self.sender.send([event_of(heard, player, now) for heard in plays])
+        if self.playing is not None:
+            self.playing.reported(player, plays)
 
     async def set_playing(self, player: Player, heard: Heard) -> None:
         """Note what the player plays now; psycopg2.Error as it comes."""
         name, now = player.listener.name, store.utc_now()
+        if self.playing is not None:
+            self.playing.begins(player, heard, now)
         await self.database.run(lambda cursor: store.set_playing(cursor, name, heard, player.player, now))
+
+    async def infer(self) -> None:
+        """Send the plays that are due, for ever; those that Kafka does not take are due again."""
+        while self.playing is not None:
+            await asyncio.sleep(LOOK_SECONDS)
+            for player, heard in self.playing.due(store.utc_now()):
+                with contextlib.suppress(BrokerAwayError):
+                    await self.send(player, [heard])
+                    log.info("inferred: %s played %s – %s", player.listener.name, heard.artist, heard.title)
 
 
 def context(request: Request) -> Context:
