@@ -39,6 +39,8 @@ CLOSE_SECONDS = 0.2
 LOG_APPEND_TIME = 1
 # A power cut takes what was appended later than this before the newest, as far as anybody waits for disks.
 TAIL_MS = 120_000
+PARTITIONS_SECONDS = 60.0
+"""How often a reader that goes on for ever looks for new partitions."""
 
 
 class BrokerError(MusicError):
@@ -112,6 +114,74 @@ def reader(bootstrap: str) -> contextlib.closing[KafkaConsumer]:
     return contextlib.closing(
         KafkaConsumer(bootstrap_servers=bootstrap.split(","), group_id=None, isolation_level="read_committed")
     )
+
+
+class GroupReader:
+    """Reads the topic on from what a consumer group has committed; a group that is new begins at the end.
+
+    It takes all partitions, so that no other member can take some away while a batch is being worked on.
+    """
+
+    def __init__(self, consumer: KafkaConsumer, topic: str) -> None:
+        self._consumer, self._topic = consumer, topic
+        self._looked = float("-inf")
+        self._take_partitions()
+
+    def _take_partitions(self) -> None:
+        """Those that are new as well: Kafka can split a topic."""
+        if time.monotonic() - self._looked < PARTITIONS_SECONDS:
+            return
+        self._looked = time.monotonic()
+        before = {part: self._consumer.position(part) for part in self._consumer.assignment()}
+        parts = {
+            TopicPartition(self._topic, n) for n in self._consumer.partitions_for_topic(self._topic) or ()
+        }
+        if parts <= before.keys():
+            return
+        committed = {part: self._consumer.committed(part) for part in parts - before.keys()}
+        is_new = not before and not any(offset is not None for offset in committed.values())
+        self._consumer.assign(sorted(parts))
+        ends = self._consumer.end_offsets(list(committed)) if is_new else {}
+        for part in parts:
+            at = before.get(part, committed.get(part))
+            if at is not None:
+                self._consumer.seek(part, at)
+            elif is_new:
+                self._consumer.seek(part, ends[part])
+            else:
+                self._consumer.seek_to_beginning(part)
+        self.commit()
+
+    def positions(self) -> dict[int, int]:
+        """Partition -> offset of the next record."""
+        return {part.partition: self._consumer.position(part) for part in self._consumer.assignment()}
+
+    def poll(self, seconds: float, most: int) -> list[bytes]:
+        """Values of up to `most` records, waited for; tombstones left out. KafkaError as it comes."""
+        self._take_partitions()
+        found = self._consumer.poll(timeout_ms=int(seconds * 1000), max_records=most)
+        return [record.value for records in found.values() for record in records if record.value is not None]
+
+    def commit(self) -> None:
+        """Note that everything polled so far has been dealt with. KafkaError as it comes."""
+        self._consumer.commit()
+
+
+@contextlib.contextmanager
+def group_reader(kafka: KafkaSettings, group: str) -> Iterator[GroupReader]:
+    """Read the events' topic as the consumer group; BrokerError or KafkaError without a broker or topic."""
+    ends_of_topic(kafka)
+    consumer = KafkaConsumer(
+        bootstrap_servers=kafka.bootstrap.split(","),
+        group_id=group,
+        client_id=group,
+        enable_auto_commit=False,
+        # Of what retention has deleted nothing is left to read: on with the oldest that there is.
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+    )
+    with contextlib.closing(consumer):
+        yield GroupReader(consumer, kafka.topic)
 
 
 def producer(

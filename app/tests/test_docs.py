@@ -99,6 +99,7 @@ def test_named_units_exist():
         "health",
         "producer",
         "scrobble",
+        "forward",
         "metrics",
         "streaming",
         "backup",

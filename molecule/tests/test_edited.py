@@ -41,6 +41,16 @@ def test_the_administrator_has_the_new_password_only(board):
     assert login(board, before(board, "superset_admin")) == 401
 
 
+def test_plays_are_passed_on(board):
+    """By a service that can read where to, and nobody else can."""
+    said = "sudo journalctl --unit music-forward --output cat"
+    wait_for("a destination", lambda: "nobody to maloja: begins at" in board.ssh(said).stdout)
+    assert board.ssh("systemctl is-active music-forward").stdout.strip() == "active"
+    user = board.ssh("systemctl show --property=User --value music-forward").stdout.strip()
+    assert board.ssh("stat -c '%a %U' /etc/music/secrets/forward").stdout.split() == ["600", user]
+    assert "forw@rd" not in board.ssh("systemctl cat music-forward; cat /etc/music/music.toml").stdout
+
+
 def test_a_password_that_its_user_chose_stays(board, play):
     """Over a restart of Superset and a run with the same inventory."""
     chosen = "chosen-by-the-user.7"

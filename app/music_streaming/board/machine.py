@@ -24,7 +24,7 @@ from music_streaming.settings import Role, Settings
 # Part of all inodes that must be left.
 FREE_INODES_WANTED = 0.01
 # On a single board site.yml stops these where the owner wants none.
-MAY_BE_STOPPED = ("music-producer", "music-scrobble")
+MAY_BE_STOPPED = ("music-producer", "music-scrobble", "music-forward")
 NEEDS_ROOT = "only root may look: sudo musicctl doctor"
 
 

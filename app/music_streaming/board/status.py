@@ -22,8 +22,8 @@ from music_streaming.error import MusicError, database_error
 from music_streaming.settings import Role, Settings
 
 JOB = "music-metrics"
-# Both may be stopped on purpose.
-PRODUCER, SCROBBLE = "music-producer", "music-scrobble"
+# These may be stopped on purpose.
+PRODUCER, SCROBBLE, FORWARD = "music-producer", "music-scrobble", "music-forward"
 # At work once a night, and once an hour.
 BACKUP, HEALTH = "music-backup", "music-health"
 SELECT_NEWEST_BACKUP = "SELECT taken_at, file, bytes, secrets FROM backups ORDER BY taken_at DESC LIMIT 1"
@@ -63,7 +63,9 @@ class Unit:
         return (
             self.active == "active"
             or (self.name in (BACKUP, HEALTH) and self.active == "activating")
-            or (self.name in (PRODUCER, SCROBBLE, BACKUP, HEALTH) and self.active == "inactive")
+            or (
+                self.name in (PRODUCER, SCROBBLE, FORWARD, BACKUP, HEALTH) and self.active == "inactive"
+            )
         )
 
 

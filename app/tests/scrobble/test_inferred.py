@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+import uuid
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from conftest import Board
+from conftest import Board, make_board
 from music_streaming.listener import Listener
 from music_streaming.scrobble.directory import Player
 from music_streaming.scrobble.inferred import Playing
 from music_streaming.scrobble.plays import Heard
 from music_streaming.testing import wait_for
+from music_streaming.testing.broker import Broker
+from music_streaming.testing.postgres import Database
 from music_streaming.topic import ensure_topics
 
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -109,20 +111,21 @@ def now_playing(board: Board, token: str, title: str) -> None:
 
 
 def test_by_the_real_server_with_the_switch_alone(
-    board: Board, own_board: Callable[..., Any], own_broker: Any
+    board: Board, tmp_path: Path, broker: Broker, database: Database
 ) -> None:
-    own_broker.start()
-    with_it = own_board(infer_plays=True, infer_grace_seconds=1)
+    topic = f"test_{uuid.uuid4().hex[:12]}"
+    with_it = make_board(tmp_path, broker, database, topic, infer_plays=True, infer_grace_seconds=1)
     ensure_topics(with_it.settings)
-    with_it.start()
-    (name, token), (other, others) = with_it.token(), board.token()
-    now_playing(board, others, "Song")
-    now_playing(with_it, token, "Song")
-    found = wait_for(lambda: with_it.records(name), bool, 60, every=1)
-    assert [(one["title"], one["source"], one["reason_end"]) for one in found] == [
-        ("Song", "scrobble", "inferred")
-    ]
-    assert found[0]["duration_ms"] == 2_000
-    assert board.records(other) == []
-    with_it.process.end(signal.SIGTERM)
-    assert "Traceback" not in with_it.process.log.read_text(), with_it.process.log.read_text()
+    try:
+        with_it.start()
+        (name, token), (other, others) = with_it.token(), board.token()
+        now_playing(board, others, "Song")
+        now_playing(with_it, token, "Song")
+        found = wait_for(lambda: with_it.records(name), bool, 60, every=1)
+        assert [(one["title"], one["reason_end"]) for one in found] == [("Song", "inferred")]
+        assert (found[0]["source"], found[0]["duration_ms"]) == ("scrobble", 2_000)
+        assert board.records(other) == []
+        with_it.process.end(signal.SIGTERM)
+        assert "Traceback" not in with_it.process.log.read_text(), with_it.process.log.read_text()
+    finally:
+        with_it.process.close()
