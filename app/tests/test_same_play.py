@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from docs import PROJECT
 from music_streaming import event
 from music_streaming.table import Rules, prepare_session, write
 from music_streaming.testing.postgres import Database
+from on_board import reported_elsewhere
 from test_table import batch, exact, rows
 
 START = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
@@ -70,6 +72,20 @@ def test_the_cases_of_the_contract(database: Database, writer: Any, together: bo
             at += len(group)
         assert exact(database) - before == wanted, what
         before = exact(database)
+
+
+def test_the_recount_on_a_board_knows_the_rule_by_itself(database: Database, writer: Any) -> None:
+    """Of the contract's cases it excuses what the job left out, and of plays that are lost none."""
+    for number, (what, sent, _) in enumerate(cases()):
+        those = reports(sent, f"Ada {number}")
+        write(writer, batch(rows(*those, start=10 * number)), Rules())
+        plays = {one["event_id"]: event.parse_event(json.dumps(one).encode(), START).play for one in those}
+        stored = {found for (found,) in database.rows("SELECT event_id::text FROM stream_events")}
+        left_out = plays.keys() - stored
+        with database.connect() as connection, connection.cursor() as cursor:
+            assert reported_elsewhere(cursor, [plays[found] for found in left_out]) == left_out, what
+            lost = scrobble("phone", 200, user_id=f"Ada {number}")
+            assert not reported_elsewhere(cursor, [event.parse_event(json.dumps(lost).encode(), START).play])
 
 
 def test_others_songs_and_generated_plays_are_not_compared(database: Database, writer: Any) -> None:

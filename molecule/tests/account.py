@@ -24,7 +24,7 @@ from account_file import ENTRY, entries
 from music_streaming import metrics
 from music_streaming.broker import topic_state
 from music_streaming.settings import Role, Settings
-from on_board import may_have_expired, valid_plays, wait_for_job
+from on_board import may_have_expired, reported_elsewhere, valid_plays, wait_for_job
 
 # As the view ingest_exactness names their sums.
 TABLES = tuple(name.removesuffix("_metrics") for name in metrics.BY_NAME)
@@ -98,6 +98,7 @@ with (
     # Read from Kafka before the load had noted the acknowledgement.
     early = set(before["early"])
     missing = without_row(cursor, acks | ids)
+    missing -= reported_elsewhere(cursor, [play for play in found if play["event_id"] in missing])
     rows = rows_between(cursor, since, starts, ends)
     cursor.execute("SELECT * FROM ingest_exactness")
     columns = [column.name for column in cursor.description]

@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kafka import TopicPartition
@@ -50,6 +50,28 @@ def may_have_expired(settings: Settings, play: dict[str, Any]) -> bool:
     """Whether a play's row may be gone for its age."""
     horizon = dt.datetime.now(dt.UTC) - dt.timedelta(days=settings.stream.demo_retention_days - 1)
     return bool(play["source"] == "demo" and play["event_time"] <= horizon)
+
+
+def reported_elsewhere(cursor: Any, plays: Iterable[dict[str, Any]]) -> set[str]:
+    """Ids of the scrobbles without a row that tell of a play that another player or an import has told of.
+
+    Of the same listener and song, within 30 s and the song's length (docs/contract.md, "One play is one play").
+    """
+    found = set()
+    for play in plays:
+        if play["source"] != "scrobble":
+            continue
+        cursor.execute(
+            "SELECT 1 FROM stream_events WHERE source IN ('scrobble', 'import') AND user_id = %(user_id)s"
+            " AND song_id = %(song_id)s"
+            " AND abs(extract(epoch FROM event_time - %(event_time)s)) * 1000 <= least(30000, %(duration_ms)s)"
+            " AND (source <> 'scrobble' OR player <> %(player)s"
+            "      OR 'inferred' IN (coalesce(reason_end, ''), %(reason_end)s)) LIMIT 1",
+            play | {"reason_end": play["reason_end"] or "", "duration_ms": play["duration_ms"] or 30_000},
+        )
+        if cursor.fetchone():
+            found.add(play["event_id"])
+    return found
 
 
 def wait_for_job(cursor: Any, topic_id: str, ends: dict[int, int], seconds: float = 180) -> None:

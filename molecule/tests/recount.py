@@ -1,7 +1,8 @@
 """Count again, straight from Kafka, and compare with PostgreSQL. Runs on the board, in the app's own Python.
 
 Prints one JSON object: distinct valid event ids in Kafka up to now, the same from PostgreSQL, and what is missing
-on either side, but for plays that were asked to be removed. Kafka must still hold every record (a young board).
+on either side, but for plays that were asked to be removed, and for what two players report of one play. Kafka must still
+hold every record (a young board).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 
 from music_streaming.broker import topic_state
 from music_streaming.settings import Role, Settings
-from on_board import may_have_expired, valid_plays, wait_for_job
+from on_board import may_have_expired, reported_elsewhere, valid_plays, wait_for_job
 
 settings = Settings.load()
 state = topic_state(settings.kafka.bootstrap, settings.kafka.topic)
@@ -31,13 +32,15 @@ with (
     rows = [row[0] for row in cursor.fetchall()]
     cursor.execute("SELECT sum(removed)::int FROM ingest_totals WHERE source <> 'demo'")
     ((removed,),) = cursor.fetchall()
+    missing = plays.keys() - set(rows)
+    missing -= reported_elsewhere(cursor, [plays[found] for found in missing])
 if len(rows) != len(set(rows)):
     sys.exit(f"{len(rows) - len(set(rows))} event ids stand twice in stream_events")
-missing = [found for found in plays.keys() - set(rows) if not may_have_expired(settings, plays[found])]
+missing = {found for found in missing if not may_have_expired(settings, plays[found])}
 # Plays of the owner's go when asked for, one by one; their records stay in Kafka.
 own = {found for found in missing if plays[found]["source"] != "demo"}
 if len(own) == removed:
-    missing = [found for found in missing if found not in own]
+    missing -= own
 print(
     json.dumps(
         {
