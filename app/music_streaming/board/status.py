@@ -63,9 +63,7 @@ class Unit:
         return (
             self.active == "active"
             or (self.name in (BACKUP, HEALTH) and self.active == "activating")
-            or (
-                self.name in (PRODUCER, SCROBBLE, FORWARD, BACKUP, HEALTH) and self.active == "inactive"
-            )
+            or (self.name in (PRODUCER, SCROBBLE, FORWARD, BACKUP, HEALTH) and self.active == "inactive")
         )
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from kafka import KafkaProducer
+from served import Board, make_board, rights
 
-from conftest import Board, make_board, rights
 from music_streaming import event
 from music_streaming.scrobble.destinations import AwayError, Destination, NeverError, signed
 from music_streaming.scrobble.forward import ForwardError, Recent, deliver, destinations, wanted

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from served import Board, make_board
 
-from conftest import Board, make_board
 from music_streaming.listener import Listener
 from music_streaming.scrobble.directory import Player
 from music_streaming.scrobble.inferred import Playing
