@@ -133,9 +133,8 @@ class GroupReader:
             return
         self._looked = time.monotonic()
         before = {part: self._consumer.position(part) for part in self._consumer.assignment()}
-        parts = {
-            TopicPartition(self._topic, n) for n in self._consumer.partitions_for_topic(self._topic) or ()
-        }
+        there = self._consumer.partitions_for_topic(self._topic) or ()
+        parts = {TopicPartition(self._topic, number) for number in there}
         if parts <= before.keys():
             return
         committed = {part: self._consumer.committed(part) for part in parts - before.keys()}
