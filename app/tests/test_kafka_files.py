@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from kafka import TopicPartition
 
-from music_streaming.broker import admin
+from music_streaming.broker import admin, reader
 from music_streaming.testing import FILES
 from music_streaming.testing.broker import Broker
 from music_streaming.topic import Topic, apply_topics
@@ -144,3 +145,75 @@ def test_a_broker_whose_small_files_a_power_cut_emptied_has_every_record(
         assert path.read_bytes().strip() == before[str(path.relative_to(own_broker.data))].strip()
     own_broker.start()
     assert own_broker.count(topic) == 300
+
+
+HARMS = ("empty", "half", "away")
+# Those of the whole broker, after an end that was clean; the fault suite has them after a power cut, too.
+OF_THE_BROKER = (
+    "meta.properties",
+    "recovery-point-offset-checkpoint",
+    "replication-offset-checkpoint",
+    "log-start-offset-checkpoint",
+    "cleaner-offset-checkpoint",
+    ".kafka_cleanshutdown",
+    "__cluster_metadata-0/partition.metadata",
+    "__cluster_metadata-0/leader-epoch-checkpoint",
+    "__cluster_metadata-0/quorum-state",
+    "__cluster_metadata-0/*.checkpoint",
+)
+# Those of a partition: each harm of each file has a partition of its own.
+OF_A_PARTITION = ("partition.metadata", "leader-epoch-checkpoint", "*.index", "*.timeindex", "*.snapshot")
+
+
+def records(broker: Broker, topic: str) -> list[bytes]:
+    """The values of all records that the topic has, in order."""
+    values: list[bytes] = []
+    with reader(broker.bootstrap) as consumer:
+        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        ends = consumer.end_offsets(partitions)
+        while any(consumer.position(partition) < ends[partition] for partition in partitions):
+            values += [record.value for found in consumer.poll(timeout_ms=500).values() for record in found]
+    return sorted(values)
+
+
+@pytest.fixture
+def filled(own_broker: Broker, topic: str, tmp_path: Path) -> Broker:
+    """A broker that was stopped, with 300 plays in as many partitions as there are harms of their files."""
+    own_broker.start()
+    with admin(own_broker.bootstrap) as client:
+        apply_topics(client, [Topic(topic, len(HARMS) * len(OF_A_PARTITION))])
+    send(own_broker, topic, [*plays(0, 300)])
+    assert mend(own_broker.data, tmp_path / "kept").returncode == 0
+    own_broker.stop()
+    return own_broker
+
+
+def start_with_every_record(broker: Broker, topic: str, kept: Path) -> None:
+    done = mend(broker.data, kept)
+    assert done.returncode == 0, done.stderr
+    broker.start()
+    assert records(broker, topic) == sorted(plays(0, 300))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_broker_has_every_record_whatever_small_file_is_spoiled(
+    filled: Broker, topic: str, tmp_path: Path, harm: str
+) -> None:
+    for name in OF_THE_BROKER:
+        (path,) = filled.data.glob(name)
+        spoil(path, harm)
+    start_with_every_record(filled, topic, tmp_path / "kept")
+
+
+@pytest.mark.slow
+def test_a_broker_has_every_record_whatever_small_file_of_a_partition_is_spoiled(
+    filled: Broker, topic: str, tmp_path: Path
+) -> None:
+    harmed = [(name, harm) for name in OF_A_PARTITION for harm in HARMS]
+    for number, (name, harm) in enumerate(harmed):
+        for path in (filled.data / f"{topic}-{number}").glob(name):
+            spoil(path, harm)
+    start_with_every_record(filled, topic, tmp_path / "kept")
