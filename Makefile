@@ -12,7 +12,7 @@ CACHE := $(or $(MUSIC_CACHE),$(HOME)/.cache/music-streaming)
 UV_VERSION := 0.13.9
 # Beside group_vars, so that the settings there hold for it.
 INVENTORY := inventory/board-$(BOARD).yml
-PACKAGES := chromium dbus-daemon default-jre-headless fonts-ipafont-gothic fonts-noto-core fonts-noto-color-emoji libfaketime nmap postgresql rsync shellcheck tinyproxy-bin
+PACKAGES := chromium dbus-daemon default-jre-headless fonts-ipafont-gothic fonts-noto-core fonts-noto-color-emoji libatomic1 libfaketime nmap postgresql rsync shellcheck tinyproxy-bin
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MUSIC_CACHE := $(CACHE)

@@ -36,6 +36,8 @@ def take_sample(connection: Any, bootstrap: str, topic: str) -> None:
         rows = list(cursor.fetchall())
         rows.append((PLAYS, topics.pop(topic, 0), most))
         rows.append((OTHER, sum(topics.values()), None))
-        rows.append((FREE, free, None))
+        # KIP-827: -1 is what a broker says that sees no mount.
+        if free >= 0:
+            rows.append((FREE, free, None))
         execute_values(cursor, _INSERT, rows)
         cursor.execute(_FORGET)

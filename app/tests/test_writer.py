@@ -110,6 +110,7 @@ def test_a_statement_that_takes_too_long_is_the_error_of_its_batch(bench: Bench)
     # Whoever reads it again, with less in it, begins anew.
     bench.database.rows("DROP TRIGGER slow ON stream_events", role="music_owner")
     bench.writer.forget()
+    bench.statement_seconds = 30
     bench.write(0, count=5)
     bench.writer.result()
     assert bench.accepted == 5

@@ -138,15 +138,26 @@ class Board:
 
 
 def count_of_a_dataset(client: httpx.Client) -> httpx.Response:
-    """Ask Superset, as a chart does, for the number of rows of a dataset that the user may read."""
-    dataset = client.get("/api/v1/dataset/").json()["result"][0]["id"]
+    """Ask Superset for the number of rows of a dataset that the user may read."""
     metric = {"expressionType": "SQL", "sqlExpression": "count(*)", "label": "n"}
+    return ask_dataset(client, "user_engagement_metrics", {"columns": [], "metrics": [metric]})
+
+
+def ask_dataset(client: httpx.Client, table: str, query: dict[str, Any], **more: Any) -> httpx.Response:
+    """Ask Superset, as a chart does, a query of the dataset on `table`; `more` goes beside the query."""
     asked = {
-        "datasource": {"id": dataset, "type": "table"},
-        "queries": [{"columns": [], "metrics": [metric]}],
+        "datasource": {"id": dataset_of(client, table), "type": "table"},
+        "queries": [query],
         "force": True,
     }
-    return client.post("/api/v1/chart/data", json=asked)
+    return client.post("/api/v1/chart/data", json=asked | more)
+
+
+def dataset_of(client: httpx.Client, table: str) -> int:
+    """Superset's number of the dataset on `table`."""
+    wanted = {"filters": [{"col": "table_name", "opr": "eq", "value": table}]}
+    (found,) = client.get("/api/v1/dataset/", params={"q": json.dumps(wanted)}).json()["result"]
+    return int(found["id"])
 
 
 @pytest.fixture(scope="session")
@@ -173,14 +184,14 @@ def inventory_of(board: Board, folder: Path) -> Path:
     return file
 
 
-def run_playbook(inventory: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a playbook of the project against the boards of an inventory file."""
+def run_playbook(inventory: str, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the project against the boards of an inventory file, for at most `timeout` seconds."""
     argv = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", inventory, *arguments]
     environment = os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
     # Molecule's own variables would reach the inner run.
     environment = {k: v for k, v in environment.items() if not k.startswith(("MOLECULE_", "ANSIBLE_ROLES"))}
     return subprocess.run(
-        argv, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=900, check=False
+        argv, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
     )
 
 

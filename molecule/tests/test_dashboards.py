@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from conftest import DASHBOARDS, wait_for
+from conftest import DASHBOARDS, ask_dataset, wait_for
 from music_streaming.event import format_time
 
 SHIPPED = "/opt/music/app/lib/python3.13/site-packages/music_streaming/files/dashboards"
@@ -132,20 +132,13 @@ def test_no_cell_of_an_export_is_a_formula(board):
     counted = f"SELECT count(*) FROM content_performance_metrics WHERE title = '{names['title']}'"
     wait_for("the play in its metric", lambda: board.sql(counted) != [["0"]])
     with board.superset_admin() as admin:
-        wanted = [{"col": "table_name", "opr": "eq", "value": "content_performance_metrics"}]
-        found = admin.get("/api/v1/dataset/", params={"q": json.dumps({"filters": wanted})}).json()["result"]
-        asked = {
-            "datasource": {"id": found[0]["id"], "type": "table"},
-            "queries": [
-                {
-                    "columns": list(names),
-                    "metrics": [],
-                    "filters": [{"col": "title", "op": "==", "val": names["title"]}],
-                }
-            ],
-            "result_format": "csv",
+        query = {
+            "columns": list(names),
+            "metrics": [],
+            "filters": [{"col": "title", "op": "==", "val": names["title"]}],
         }
-        answer = admin.post("/api/v1/chart/data", json=asked).raise_for_status()
+        table = "content_performance_metrics"
+        answer = ask_dataset(admin, table, query, result_format="csv").raise_for_status()
     rows = list(csv.DictReader(answer.content.decode("utf-8-sig").splitlines()))
     assert [list(row.values()) for row in rows] == [[f"'{name}" for name in names.values()]], answer.text
 
@@ -153,14 +146,8 @@ def test_no_cell_of_an_export_is_a_formula(board):
 def test_dashboards_start_on_real_plays(board):
     """The play of the test before is real: the filter "Source" takes the first of what it is offered."""
     with board.superset_admin() as admin:
-        wanted = [{"col": "table_name", "opr": "eq", "value": "music_origins"}]
-        found = admin.get("/api/v1/dataset/", params={"q": json.dumps({"filters": wanted})}).json()["result"]
-        asked = {
-            "datasource": {"id": found[0]["id"], "type": "table"},
-            "queries": [{"columns": ["origin"], "metrics": [], "orderby": [["origin", False]]}],
-            "force": True,
-        }
-        answer = admin.post("/api/v1/chart/data", json=asked).raise_for_status().json()
+        query = {"columns": ["origin"], "metrics": [], "orderby": [["origin", False]]}
+        answer = ask_dataset(admin, "music_origins", query).raise_for_status().json()
     assert [row["origin"] for row in answer["result"][0]["data"]] == ["mine", "demo"]
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from conftest import PROJECT
+from conftest import PROJECT, ask_dataset
 
 SETTINGS = ("-e", "@molecule/edited/settings.yml")
 PROXY = ("-e", "@molecule/edited/proxy.yml")
@@ -54,13 +53,7 @@ def test_a_changed_setting_arrives(board, question):
 
 def test_the_readers_timeout_reaches_charts(board):
     with board.superset_admin() as admin:
-        dataset = admin.get("/api/v1/dataset/").json()["result"][0]["id"]
-        asked = {
-            "datasource": {"id": dataset, "type": "table"},
-            "queries": [{"columns": [], "metrics": [CHART]}],
-            "force": True,
-        }
-        answer = admin.post("/api/v1/chart/data", json=asked)
+        answer = ask_dataset(admin, "user_engagement_metrics", {"columns": [], "metrics": [CHART]})
     assert answer.json()["result"][0]["data"] == [{"n": "20s"}], answer.text
 
 
@@ -68,21 +61,14 @@ def test_a_time_range_is_in_the_owners_time_zone(board):
     """Superset's "now" and "today", and what PostgreSQL takes them for."""
     zone = ZoneInfo("Europe/Berlin")
     with board.superset_admin() as admin:
-        wanted = [{"col": "table_name", "opr": "eq", "value": "user_engagement_metrics"}]
-        found = admin.get("/api/v1/dataset/", params={"q": json.dumps({"filters": wanted})}).json()["result"]
         since = "DATETRUNC(DATETIME('today'), day) : now"
-        asked = {
-            "datasource": {"id": found[0]["id"], "type": "table"},
-            "queries": [
-                {
-                    "columns": [],
-                    "metrics": [CHART | {"sqlExpression": "max(current_setting('TimeZone'))"}],
-                    "filters": [{"col": "window_start", "op": "TEMPORAL_RANGE", "val": since}],
-                }
-            ],
-            "force": True,
+        query = {
+            "columns": [],
+            "metrics": [CHART | {"sqlExpression": "max(current_setting('TimeZone'))"}],
+            "filters": [{"col": "window_start", "op": "TEMPORAL_RANGE", "val": since}],
         }
-        (answer,) = admin.post("/api/v1/chart/data", json=asked).raise_for_status().json()["result"]
+        asked = ask_dataset(admin, "user_engagement_metrics", query).raise_for_status()
+        (answer,) = asked.json()["result"]
     assert answer["data"] == [{"n": "Europe/Berlin"}], answer
     # Both are told as if the clock on the wall were UTC.
     first, last = (datetime.fromtimestamp(answer[key] / 1000, UTC) for key in ("from_dttm", "to_dttm"))

@@ -62,6 +62,7 @@ def test_packages_images_and_app_come_through_the_proxy_and_are_open_to_the_serv
         str(inventory), "site.yml",
         "-e", f"music_http_proxy=http://{GATEWAY}:{PORT}", "-e", "music_no_proxy=localhost,127.0.0.1,mirror.example",
         "-e", "music_images_cache=",
+        timeout=2400,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
     asked = proxy_log.read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import secrets
 import httpx
 import pytest
 
-from conftest import CONTAINERS, DASHBOARDS, PROJECT, UNITS, count_of_a_dataset, wait_for
+from conftest import CONTAINERS, DASHBOARDS, PROJECT, UNITS, count_of_a_dataset, dataset_of, wait_for
 
 # What home networks are asked for, and what the appliance's parts would use.
 UDP = "53,67,68,69,111,123,137,138,161,500,514,631,1900,4500,5353,5432,7077,8088,9092,9093"
@@ -211,7 +211,7 @@ def test_a_viewer_looks_and_changes_nothing(board):
         live = next(found for found in boards if found["slug"] == "music-live")
         charts = viewer.get(f"/api/v1/dashboard/{live['id']}/charts").json()["result"]
         assert len(charts) == 8
-        dataset = viewer.get("/api/v1/dataset/").json()["result"][0]["id"]
+        dataset = dataset_of(viewer, "user_engagement_metrics")
         assert count_of_a_dataset(viewer).status_code == 200
         refused = [
             viewer.put(f"/api/v1/dashboard/{live['id']}", json={"dashboard_title": "x"}),
