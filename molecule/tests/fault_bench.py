@@ -60,7 +60,11 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        return self.recovery <= self.limit and not (self.lost or self.doubled or self.remark)
+        return self.within(1)
+
+    def within(self, slack: float) -> bool:
+        """Whether nothing is wrong, where recovery may take `slack` times its limit."""
+        return self.recovery <= slack * self.limit and not (self.lost or self.doubled or self.remark)
 
 
 @dataclass
