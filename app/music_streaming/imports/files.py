@@ -118,12 +118,21 @@ def _opened(
             _guard(name, archive)
             for entry in archive.infolist():
                 if not entry.is_dir() and stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG):
+                    if entry.compress_type == zipfile.ZIP_STORED:
+                        _check(archive, entry)
                     member = _seekable(stack.enter_context(archive.open(entry)), stack, folder)
                     yield from _opened(f"{name}/{entry.filename}", member, stack, folder, depth + 1)
         except READ_ERRORS as error:
             raise _damaged(name, error) from None
     else:
         yield Source(name, file, size, None, "")
+
+
+def _check(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Read a stored member to its end: from Python 3.13 on, its CRC is not asked for once one seeks in it."""
+    with archive.open(entry) as file:
+        while file.read(1 << 20):
+            pass
 
 
 def _seekable(file: IO[bytes], stack: contextlib.ExitStack, folder: Path | None) -> BinaryIO:
