@@ -20,10 +20,10 @@ _COLUMNS = ("event_id", "source", "user_id", "song_id", "event_time", "player", 
 
 def without(cursor: Any, plays: pa.Table) -> pa.Table:
     """The plays of a batch without those known from elsewhere; `cursor` is within its transaction."""
-    real = pc.is_in(plays["source"], pa.array(["scrobble", "import"]))
     scrobbles = pc.sum(pc.equal(plays["source"], "scrobble")).as_py()
     if not scrobbles:
         return plays
+    real = pc.is_in(plays["source"], pa.array(["scrobble", "import"]))
     columns = [name for name in plays.column_names if name in _COLUMNS]
     rows = plays.select([*columns, "kafka_partition", "kafka_offset"]).append_column(
         "position", pa.array(range(plays.num_rows), pa.int64())

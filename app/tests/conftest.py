@@ -13,12 +13,18 @@ import pytest
 from pyspark.sql import SparkSession
 
 from music_streaming.query import SESSION
-from music_streaming.schema import migrate
 from music_streaming.settings import PathSettings, PostgresSettings, Settings
 from music_streaming.testing import FILES
 from music_streaming.testing.broker import Broker, jars
 from music_streaming.testing.driver import Driver
-from music_streaming.testing.postgres import ROLES, Database, Postgres, new_database, throw_away_cluster
+from music_streaming.testing.postgres import (
+    ROLES,
+    Database,
+    Postgres,
+    migrated_database,
+    new_database,
+    throw_away_cluster,
+)
 
 # As on a board: Spark would ask for this machine's name, which not every network knows.
 os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
@@ -41,11 +47,7 @@ def empty_database(postgres: Postgres) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def _template(postgres: Postgres) -> Iterator[Database]:
-    with new_database(postgres) as database:
-        with contextlib.closing(database.connect("postgres")) as connection, connection:
-            connection.cursor().execute("CREATE EXTENSION hll")
-        with contextlib.closing(database.connect("music_owner")) as connection:
-            migrate(connection, FILES / "schema")
+    with migrated_database(postgres) as database:
         yield database
 
 

@@ -16,10 +16,8 @@ import click
 
 from music_streaming import event
 from music_streaming.retention import Ages, housekeep
-from music_streaming.schema import migrate
 from music_streaming.table import Rules, prepare_session, write
-from music_streaming.testing import FILES
-from music_streaming.testing.postgres import Database, new_database, throw_away_cluster
+from music_streaming.testing.postgres import Database, migrated_database, throw_away_cluster
 from test_table import NOW, batch, play, rows
 
 RELEASED = Path(__file__).parent / "released"
@@ -64,10 +62,7 @@ def fill(database: Database) -> None:
 @click.argument("version")
 def main(version: str) -> None:
     """Write app/tests/released/VERSION.sql.gz with this commit's migrations and code."""
-    with throw_away_cluster() as cluster, new_database(cluster) as database:
-        database.rows("CREATE EXTENSION hll", role="postgres")
-        with contextlib.closing(database.connect("music_owner")) as connection:
-            migrate(connection, FILES / "schema")
+    with throw_away_cluster() as cluster, migrated_database(cluster) as database:
         fill(database)
         argv = ["pg_dump", f"--dbname={database.dsn('postgres')}"]
         dump = subprocess.run(argv, check=True, capture_output=True).stdout

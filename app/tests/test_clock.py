@@ -19,11 +19,10 @@ import pytest
 
 from music_streaming.clock import kernel_synchronised
 from music_streaming.event import format_time
-from music_streaming.schema import migrate
 from music_streaming.testing import FILES, wait_for
 from music_streaming.testing.broker import Broker
 from music_streaming.testing.driver import Driver
-from music_streaming.testing.postgres import ROLES, Database, new_database, throw_away_cluster
+from music_streaming.testing.postgres import ROLES, Database, migrated_database, throw_away_cluster
 from tail import cut_tail
 from test_stream import accepted, make_topic, send
 
@@ -117,10 +116,7 @@ def board(
         left.callback(broker.kill)
         broker.start()
         postgres = left.enter_context(throw_away_cluster(environment=faked))
-        database = left.enter_context(new_database(postgres))
-        database.rows("CREATE EXTENSION hll", role="postgres")
-        with contextlib.closing(database.connect("music_owner")) as connection:
-            migrate(connection, FILES / "schema")
+        database = left.enter_context(migrated_database(postgres))
         settings = {
             "MUSIC_KAFKA__BOOTSTRAP": broker.bootstrap,
             "MUSIC_POSTGRES__PORT": str(postgres.port),

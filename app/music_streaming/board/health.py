@@ -214,13 +214,13 @@ def written_before(state: Mapping[str, Any]) -> Written | None:
         return None
 
 
-def write_state(path: Path, content: Mapping[str, Any], mode: int = 0o644) -> None:
+def write_state(path: Path, content: Mapping[str, Any]) -> None:
     """Replace the file in one step, so that nobody reads half of it."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.part")
     text = json.dumps(content, default=_plain, ensure_ascii=False, indent=2)
     partial.write_text(text + "\n", encoding="utf-8")
-    partial.chmod(mode)
+    partial.chmod(0o644)
     partial.replace(path)
 
 

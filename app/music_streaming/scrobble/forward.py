@@ -85,10 +85,10 @@ class Recent:
 def _same(play: Play, other: Play) -> bool:
     if play["event_id"] == other["event_id"]:
         return True
-    elsewhere = (play["song_id"], play["player"]) != (other["song_id"], other["player"])
+    elsewhere = play["song_id"] == other["song_id"] and play["player"] != other["player"]
     apart: timedelta = abs(play["event_time"] - other["event_time"])
     within = apart <= timedelta(milliseconds=same_play_ms(play["duration_ms"]))
-    return within and elsewhere and play["song_id"] == other["song_id"]
+    return within and elsewhere
 
 
 def wanted(values: Iterable[bytes], listener: str, recent: Recent, now: datetime) -> list[Play]:

@@ -16,8 +16,9 @@ from typing import Any
 import psycopg2
 
 from music_streaming.error import MusicError
+from music_streaming.schema import migrate
 from music_streaming.settings import Role
-from music_streaming.testing import free_port
+from music_streaming.testing import FILES, free_port
 
 ROLES = tuple(str(role) for role in Role)
 
@@ -161,3 +162,13 @@ def new_database(postgres: Postgres, template: str = "template0") -> Iterator[Da
         cursor.execute(f"CREATE DATABASE {name} OWNER music_owner TEMPLATE {template}")
         yield Database(postgres, name)
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextlib.contextmanager
+def migrated_database(postgres: Postgres) -> Iterator[Database]:
+    """A database of its own with the whole schema, as on a new board; dropped at the end."""
+    with new_database(postgres) as database:
+        database.rows("CREATE EXTENSION hll", role="postgres")
+        with contextlib.closing(database.connect("music_owner")) as connection:
+            migrate(connection, FILES / "schema")
+        yield database

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import Board, make_board, rights
+from served import Board, make_board, served_board
 
 from music_streaming.testing.broker import Broker
-from music_streaming.testing.postgres import Database, Postgres, new_database
-from music_streaming.topic import ensure_topics
+from music_streaming.testing.postgres import Database, Postgres
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +20,7 @@ def board(
     tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, _template: Database, broker: Broker
 ) -> Iterator[Board]:
     """A server that runs."""
-    with new_database(postgres, _template.name) as database:
-        rights(database)
-        made = make_board(
-            tmp_path_factory.mktemp("scrobble"), broker, database, f"test_{uuid.uuid4().hex[:12]}"
-        )
-        ensure_topics(made.settings)
-        made.start()
+    with served_board(tmp_path_factory.mktemp("scrobble"), broker, postgres, _template) as made:
         yield made
         made.process.end(signal.SIGTERM)
         assert "Traceback" not in made.process.log.read_text(), made.process.log.read_text()

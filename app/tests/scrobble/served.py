@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,8 @@ from music_streaming.settings import KafkaSettings, PathSettings, PostgresSettin
 from music_streaming.testing import FILES, free_port, wait_for
 from music_streaming.testing.broker import Broker
 from music_streaming.testing.driver import Driver
-from music_streaming.testing.postgres import ROLES, Database
+from music_streaming.testing.postgres import ROLES, Database, Postgres, new_database
+from music_streaming.topic import ensure_topics
 
 START_SECONDS = 60
 
@@ -122,6 +124,20 @@ def make_board(folder: Path, broker: Broker, database: Database, name: str, **sc
     (folder / "music.toml").write_text("\n".join(lines))
     environment = {"MUSIC_CONFIG": str(folder / "music.toml"), "PYTHONPATH": str(Path(__file__).parents[2])}
     return Board(folder, database, settings, environment)
+
+
+@contextlib.contextmanager
+def served_board(folder: Path, broker: Broker, postgres: Postgres, template: Database) -> Iterator[Board]:
+    """A board in `folder` whose server runs, with a topic and a database of its own."""
+    with new_database(postgres, template.name) as database:
+        rights(database)
+        made = make_board(folder, broker, database, f"test_{uuid.uuid4().hex[:12]}")
+        ensure_topics(made.settings)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.process.close()
 
 
 def rights(database: Database) -> None:

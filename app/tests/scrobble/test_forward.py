@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from kafka import KafkaProducer
-from served import Board, make_board, rights
+from served import Board, served_board
 
 from music_streaming import event
 from music_streaming.scrobble.destinations import AwayError, Destination, NeverError, signed
@@ -23,8 +23,7 @@ from music_streaming.scrobble.forward import ForwardError, Recent, deliver, dest
 from music_streaming.testing import wait_for
 from music_streaming.testing.broker import Broker
 from music_streaming.testing.driver import Driver
-from music_streaming.testing.postgres import Database, Postgres, new_database
-from music_streaming.topic import ensure_topics
+from music_streaming.testing.postgres import Database, Postgres
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 SECONDS = 60
@@ -35,13 +34,8 @@ def other(
     tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, _template: Database, broker: Broker
 ) -> Iterator[Board]:
     """The server of the other service: its own topic and database."""
-    with new_database(postgres, _template.name) as database:
-        rights(database)
-        made = make_board(tmp_path_factory.mktemp("other"), broker, database, f"test_{uuid.uuid4().hex[:12]}")
-        ensure_topics(made.settings)
-        made.start()
+    with served_board(tmp_path_factory.mktemp("other"), broker, postgres, _template) as made:
         yield made
-        made.process.close()
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from music_streaming.error import MusicError
-from music_streaming.schema import migrate
 from music_streaming.settings import Settings
 from music_streaming.testing import FILES
 from music_streaming.testing.broker import Broker, jars
@@ -24,7 +23,7 @@ from music_streaming.testing.driver import Driver
 from music_streaming.testing.postgres import (
     ROLES,
     Database,
-    new_database,
+    migrated_database,
     newest_postgres,
     throw_away_cluster,
 )
@@ -126,10 +125,7 @@ def flow(rate: float, say: Callable[[str], None]) -> Iterator[Flow]:
 
 @contextlib.contextmanager
 def _database(folder: Path) -> Iterator[Database]:
-    with throw_away_cluster(folder) as cluster, new_database(cluster) as database:
-        database.rows("CREATE EXTENSION hll", role="postgres")
-        with contextlib.closing(database.connect("music_owner")) as connection:
-            migrate(connection, FILES / "schema")
+    with throw_away_cluster(folder) as cluster, migrated_database(cluster) as database:
         yield database
 
 
