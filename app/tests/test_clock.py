@@ -134,6 +134,9 @@ def board(
         driver = Driver(tmp_path, environment)
         left.callback(driver.close)
         make_topic(broker, TOPIC, 1)
+        # A broker that has been at work by the right clock; it gives producers their numbers from a block.
+        make_topic(broker, "before", 1)
+        send(broker, "before", [b"{}"])
         yield FakedBoard(shift, environment, broker, database, driver)
 
 
