@@ -20,7 +20,7 @@ SETTINGS = ("-e", f'backup_passphrase="{PASSPHRASE}"', "-e", "backup_place=/srv/
 # What a restore must bring back row by row: all but what the board notes about itself meanwhile.
 TABLES = """
 SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
-AND relname !~ '^(ingest_batches|ingest_gaps|ingest_offsets|ingest_limits|disk_samples|backups|ingest_periods)' ORDER BY 1
+AND relname !~ '^(ingest_batches|ingest_gaps|ingest_offsets|ingest_limits|disk_samples|backups|board_|ingest_periods)' ORDER BY 1
 """
 PLAYS = "SELECT source, accepted FROM ingest_totals ORDER BY source"
 

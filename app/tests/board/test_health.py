@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from surroundings import docker_with
 
-from music_streaming.board import health, pi
+from music_streaming.board import health, noted, pi
 from music_streaming.board.doctor import BROKEN, NOTE, OK, Diagnosis, Step
 from music_streaming.board.engine import Engine
 from music_streaming.board.growth import Growth
@@ -170,3 +170,25 @@ def test_state_and_banner_are_files_that_everybody_may_read(tmp_path):
     assert health.written_before(health.read_state(path)) == found.written
     path.write_text("half")
     assert health.written_before(health.read_state(path)) is None
+
+
+def test_pipeline_health_shows_the_last_look_red_first(settings, database):
+    looked = Health(
+        NOW,
+        [Finding(RED, "disk", "full in 3 days", "sudo musicctl status"), Finding(YELLOW, "wear", "x", "y")],
+        Written(NOW, {}),
+        {"disk": 3 * 10**9, "music-kafka": 10**9},
+    )
+    noted.write(settings.postgres, "pi", looked)
+    noted.write(settings.postgres, "other", looked)
+    found = "SELECT level, name, found, command FROM board_findings WHERE board = 'pi' ORDER BY position"
+    assert [row[:2] for row in database.rows(found)] == [("red", "disk"), ("yellow", "wear")]
+    written = "SELECT service, bytes_a_day FROM board_writes WHERE board = 'pi' ORDER BY 2"
+    assert database.rows(written) == [("music-kafka", 10**9), ("disk", 3 * 10**9)]
+    noted.write(settings.postgres, "pi", Health(NOW, [], Written(NOW, {})))
+    assert database.rows(found) == [("green", "board", "all is well", "sudo musicctl health")]
+    assert database.rows(written) == []
+    # A board that was called otherwise goes.
+    database.rows("UPDATE board_findings SET noted_at = now() - interval '8 days'", role="music_owner")
+    noted.write(settings.postgres, "pi", looked)
+    assert database.rows("SELECT DISTINCT board FROM board_findings") == [("pi",)]

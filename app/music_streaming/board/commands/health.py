@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+import psycopg2
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from music_streaming import terminal
 from music_streaming.board import health as state
-from music_streaming.board import notices
+from music_streaming.board import noted, notices
 from music_streaming.board.breakages import FLOW
 from music_streaming.board.commands.doctor import examine
 from music_streaming.board.doctor import LINKS as ALL_LINKS
@@ -74,7 +75,7 @@ def _address(settings: Settings, *, needed: bool = False) -> str:
 
 
 def _note(board: Board, found: Health, before: dict[str, Any], now: datetime) -> None:
-    """Write state and banner, and tell the owner; a message that fails is logged, and tried again."""
+    """Write state, banner and tables, and tell the owner; a message that fails is logged, and tried again."""
     told = notices.Told.read(before)
     address = _address(board.settings)
     message = notices.notice(platform.node(), told, found.red, now) if address else None
@@ -87,6 +88,11 @@ def _note(board: Board, found: Health, before: dict[str, Any], now: datetime) ->
     content = found.to_dict() | {"told": {"red": told.red, "at": told.at}}
     state.write_state(state.state_file(board), content)
     state.write_banner(board.root, found)
+    try:
+        noted.write(board.settings.postgres, platform.node(), found)
+    except (MusicError, psycopg2.Error) as error:
+        # What is wrong with it is among the findings.
+        logging.getLogger("musicctl").warning("Pipeline health keeps the look before: %s", str(error).strip())
 
 
 def show(found: Health, console: Console) -> None:
