@@ -67,8 +67,8 @@ test-board: setup-test ## the stories on a simulated board
 	ANSIBLE_LOG_PATH=$(CURDIR)/.cache/ansible.log MUSIC_INVENTORY=$(CURDIR)/.cache/inventory/test.yml \
 	  molecule test --all --destroy $(or $(DESTROY),always)
 
-test-long: setup-test ## the stories that make boards of their own: a board in use, cloud-init, a proxy, breakages, restored
-	pytest -p no:cacheprovider -o timeout=1800 molecule/tests/test_{used,cloud_init,proxy,doctor,restored}.py
+test-long: setup-test ## the stories that make boards of their own: a board in use, cloud-init, a proxy, breakages, restored, moved
+	pytest -p no:cacheprovider -o timeout=1800 molecule/tests/test_{used,cloud_init,proxy,doctor,restored,moved}.py
 
 test-faults: setup-test ## faults under load on a board of their own, in the order of SEED, the short ones ROUNDS times
 	@mkdir -p .cache
@@ -89,7 +89,7 @@ lint: setup-test ## style and types
 	ruff check app bench molecule playbooks
 	ruff format --check app bench molecule playbooks
 	mypy
-	shellcheck molecule/board molecule/fresh roles/*/files/usr/local/libexec/music/{run-image,wait-ready,watch-containers,kafka-room} roles/_remove/files/*
+	shellcheck molecule/board molecule/fresh roles/*/files/usr/local/libexec/music/{run-image,wait-ready,watch-containers,kafka-room} roles/{_move,_remove}/files/*
 
 docs: setup-test ## write the generated parts of the docs
 	PYTHONPATH=app:playbooks python app/tests/docs.py

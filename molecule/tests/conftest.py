@@ -184,12 +184,17 @@ def inventory_of(board: Board, folder: Path) -> Path:
     return file
 
 
-def run_playbook(inventory: str, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    """Run a playbook of the project against the boards of an inventory file, for at most `timeout` seconds."""
+def playbook(inventory: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """Command line and environment of a run of a playbook against the boards of an inventory file."""
     argv = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", inventory, *arguments]
     environment = os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
     # Molecule's own variables would reach the inner run.
-    environment = {k: v for k, v in environment.items() if not k.startswith(("MOLECULE_", "ANSIBLE_ROLES"))}
+    return argv, {k: v for k, v in environment.items() if not k.startswith(("MOLECULE_", "ANSIBLE_ROLES"))}
+
+
+def run_playbook(inventory: str, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the project against the boards of an inventory file, for at most `timeout` seconds."""
+    argv, environment = playbook(inventory, *arguments)
     return subprocess.run(
         argv, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
     )

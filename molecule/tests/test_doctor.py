@@ -188,5 +188,49 @@ def test_who_is_not_root_is_told_what_was_not_looked_at(board):
     assert all("sudo musicctl doctor" in why for why in unseen.values())
 
 
+# Takes one message and writes it down, as a service of the owner's would.
+OWNER = """
+import http.server
+class Owner(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        open("/run/owner", "wb").write(body)
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", 9099), Owner).handle_request()
+"""
+
+
+def test_what_turns_red_is_in_the_banner_on_pipeline_health_and_told(board):
+    """The unit that the timer starts every hour, in its sandbox."""
+    assert board.ssh("systemctl is-active music-health.timer").stdout == "active\n"
+    board.ssh(
+        "sudo sh -ec 'umask 077; printf json://127.0.0.1:9099/hook >/etc/music/secrets/notices_url'\n"
+        f"sudo systemd-run --unit=owner --collect python3 -c {quoted(OWNER)}"
+    )
+    case = CASES["Kafka stopped"]
+    board.ssh(f"sudo sh -c {quoted(case.breaks)}")
+    try:
+        board.ssh("sudo systemctl start music-health", timeout=600)
+        banner = board.ssh("cat /run/motd.d/music").stdout
+        assert "RED    kafka: unit-stopped" in banner, banner
+        assert "sudo systemctl start music-kafka" in banner
+        found = board.sql("SELECT level, name FROM board_findings ORDER BY position LIMIT 1")
+        assert found == [["red", "kafka: unit-stopped"]]
+        told = json.loads(board.ssh("sudo cat /run/owner").stdout)
+        assert "RED kafka: unit-stopped" in told["message"], told
+        assert json.loads(board.ssh("cat /var/lib/music-health/state.json").stdout)["told"]["red"]
+    finally:
+        board.ssh("sudo systemctl start music-kafka; sudo rm -f /etc/music/secrets/notices_url /run/owner")
+        board.ssh("sudo systemctl stop owner", check=False)
+    whole(board)
+
+    def green() -> bool:
+        board.ssh("sudo systemctl start music-health", timeout=600)
+        return "RED" not in board.ssh("cat /run/motd.d/music").stdout
+
+    wait_for("a look that finds nothing red", green, seconds=300, every=10)
+
+
 def quoted(command: str) -> str:
     return "'" + command.replace("'", "'\\''") + "'"
