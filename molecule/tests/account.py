@@ -1,4 +1,4 @@
-"""Settle the account of load.py since the last time. Runs on the board, in the app's own Python.
+"""Settle the accounts of load.py and scrobbling.py since the last time. Runs on the board, in the app's own Python.
 
 Argument: folder of the account. Reads what was acknowledged, then Kafka up to its end, waits until the job has passed
 that, and looks each play up in PostgreSQL. Prints one JSON object:
@@ -10,7 +10,8 @@ that, and looks each play up in PostgreSQL. Prints one JSON object:
   not_sent        ids with a row, and neither in Kafka nor acknowledged
   doubled         streams in any metric table or rows beyond the accepted plays, of all sources
   short           the same below them
-  exactness       of the load's source: accepted, present, and the streams of each metric table, since the beginning
+  scrobbled       of the acknowledged ones those that the scrobble server has acknowledged
+  exactness       of load.py's source: accepted, present, and the streams of each metric table, since the beginning
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from account_file import ENTRY, entries
+from account_file import acknowledged
 from music_streaming import metrics
 from music_streaming.broker import topic_state
 from music_streaming.settings import Role, Settings
@@ -28,15 +29,6 @@ from on_board import may_have_expired, reported_elsewhere, valid_plays, wait_for
 
 # As the view ingest_exactness names their sums.
 TABLES = tuple(name.removesuffix("_metrics") for name in metrics.BY_NAME)
-
-
-def acknowledged(folder: Path, position: int) -> tuple[set[str], int]:
-    """Ids in the load's account behind `position`, and the position behind them."""
-    with (folder / "acknowledged").open("rb") as file:
-        file.seek(position)
-        content = file.read()
-    ids = [event_id for event_id, _ in entries(content)]
-    return set(ids), position + len(ids) * ENTRY.size
 
 
 def without_row(cursor: Any, ids: set[str]) -> set[str]:
@@ -48,7 +40,8 @@ def rows_between(cursor: Any, since: str, starts: dict[int, int], ends: dict[int
     """Ids of the load's rows that came from these offsets and were written after `since`."""
     cursor.execute(
         "SELECT event_id::text, kafka_partition, kafka_offset FROM stream_events"
-        " WHERE source = 'import' AND ingested_at > %s AND event_time > %s::timestamptz - interval '1 hour'",
+        " WHERE ingested_at > %s AND (source = 'scrobble'"
+        " OR source = 'import' AND event_time > %s::timestamptz - interval '1 hour')",
         (since, since),
     )
     return {found for found, part, offset in cursor.fetchall() if starts[part] <= offset < ends[part]}
@@ -69,12 +62,13 @@ with (
         baseline = dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
         cursor.execute("SELECT now()::text")
         before: dict[str, Any] = {
-            "position": 0, "topic_id": "", "offsets": {}, "early": [], "baseline": baseline, "since": cursor.fetchone()[0]
+            "positions": {}, "topic_id": "", "offsets": {}, "early": [], "baseline": baseline, "since": cursor.fetchone()[0]
         }  # fmt: skip
     else:
         before = json.loads(memory.read_text())
     # In this order: what was acknowledged is below the ends.
-    acks, position = acknowledged(folder, before["position"])
+    answers, positions = acknowledged(folder, before["positions"])
+    acks = {event_id for event_id, _ in answers}
     kafka = topic_state(settings.kafka.bootstrap, topic)
     ends = dict(kafka.end)
     same = kafka.topic_id == before["topic_id"]
@@ -94,7 +88,8 @@ with (
     now = cursor.fetchone()[0]
     found = [play for play in valid_plays(settings, starts, ends) if not may_have_expired(settings, play)]
     ids = {play["event_id"] for play in found}
-    load = {play["event_id"] for play in found if play["source"] == "import"}
+    load = {play["event_id"] for play in found if play["source"] != "demo"}
+    scrobbles = {play["event_id"] for play in found if play["source"] == "scrobble"}
     # Read from Kafka before the load had noted the acknowledgement.
     early = set(before["early"])
     missing = without_row(cursor, acks | ids)
@@ -113,7 +108,7 @@ memory.write_text(
     json.dumps(
         before
         | {
-            "position": position,
+            "positions": positions,
             "topic_id": kafka.topic_id,
             "offsets": ends,
             "early": sorted((early | load) - acks),
@@ -125,6 +120,7 @@ print(
     json.dumps(
         {
             "acknowledged": len(acks),
+            "scrobbled": len(acks & scrobbles),
             "kafka": len(ids),
             "not_in_kafka": sorted(acks - load - early),
             "not_in_postgres": sorted(missing),

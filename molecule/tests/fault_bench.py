@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import time
@@ -17,8 +18,10 @@ from account_file import ENTRY
 from conftest import UNITS, Board, wait_for
 
 RATE = 500
+# Of one player that sends its plays one by one.
+SCROBBLE_RATE, SCROBBLER = 5, "faults"
 ACCOUNT = "/var/tmp/music-faults"
-UNIT = "music-faults-load"
+UNIT, SCROBBLES = "music-faults-load", "music-faults-scrobbles"
 GIVE_UP_SECONDS = 600
 # What lasts longer is left out of the short form.
 SHORT = 100
@@ -82,28 +85,35 @@ class Bench:
         return self.board.ssh(f"sudo sh -c '{quoted}'", check=check, timeout=timeout).stdout
 
     def start_load(self) -> None:
-        """Start load.py as a service that starts again whatever happens, at boot as well."""
+        """Start load.py and scrobbling.py as services that start again whatever happens, at boot as well."""
         # One that a run left which was killed.
         self.end_load()
-        self.root(f"rm -rf {ACCOUNT}; mkdir {ACCOUNT}; touch {ACCOUNT}/acknowledged")
-        self.board.send(ACCOUNT, "account_file.py", "load.py")
+        self.root(f"rm -rf {ACCOUNT}; mkdir {ACCOUNT}; touch {ACCOUNT}/acknowledged {ACCOUNT}/scrobbled")
+        self.board.send(ACCOUNT, "account_file.py", "load.py", "scrobbling.py")
+        told = self.board.ssh(f"sudo musicctl listener add {SCROBBLER} --player mpd --json").stdout
+        self.root(f"umask 077; echo TOKEN={json.loads(told)['token']} >{ACCOUNT}/token")
         # Whatever is acknowledged from here on lies behind this.
         self.settle()
+        self._serve(UNIT, f"{ACCOUNT}/load.py {RATE} {ACCOUNT} 0")
+        self._serve(SCROBBLES, f"{ACCOUNT}/scrobbling.py {SCROBBLE_RATE} {ACCOUNT}")
+
+    def _serve(self, name: str, command: str) -> None:
         unit = (
             "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestart=always\nRestartSec=1\n"
-            f"ExecStart=/opt/music/app/bin/python {ACCOUNT}/load.py {RATE} {ACCOUNT} 0\n"
+            f"EnvironmentFile=-{ACCOUNT}/token\nExecStart=/opt/music/app/bin/python {command}\n"
             "[Install]\nWantedBy=multi-user.target\n"
         )
         self.board.ssh(
-            f"sudo tee /etc/systemd/system/{UNIT}.service >/dev/null <<'UNIT'\n{unit}UNIT\n"
-            f"sudo systemctl daemon-reload && sudo systemctl enable --quiet --now {UNIT}"
+            f"sudo tee /etc/systemd/system/{name}.service >/dev/null <<'UNIT'\n{unit}UNIT\n"
+            f"sudo systemctl daemon-reload && sudo systemctl enable --quiet --now {name}"
         )
 
     def end_load(self) -> None:
-        """Stop the load and leave no trace of it but its plays."""
+        """Stop the load and leave no trace of it but its plays and their listener."""
+        units = " ".join(f"/etc/systemd/system/{name}.service" for name in (UNIT, SCROBBLES))
         self.root(
-            f"systemctl disable --quiet --now {UNIT}; rm -rf {ACCOUNT} /etc/systemd/system/{UNIT}.service;"
-            " systemctl daemon-reload",
+            f"systemctl disable --quiet --now {UNIT} {SCROBBLES}; musicctl listener revoke {SCROBBLER};"
+            f" rm -rf {ACCOUNT} {units}; systemctl daemon-reload",
             check=False,
         )
 
@@ -127,14 +137,17 @@ class Bench:
 
     def wait_load(self) -> None:
         """Wait until a second's worth of plays more is acknowledged: load upon the recovered board, counted as well."""
+        for name, count in (("acknowledged", RATE), ("scrobbled", SCROBBLE_RATE)):
+            self._wait_account(f"{ACCOUNT}/{name}", count)
 
+    def _wait_account(self, path: str, count: int) -> None:
         def size() -> int:
-            return int(self.root(f"stat --format=%s {ACCOUNT}/acknowledged"))
+            return int(self.root(f"stat --format=%s {path}"))
 
         before = size()
         wait_for(
-            f"{RATE} more acknowledged plays behind byte {before}",
-            lambda: size() >= before + RATE * ENTRY.size,
+            f"{count} more plays in {path} behind byte {before}",
+            lambda: size() >= before + count * ENTRY.size,
             every=0.5,
         )
 
@@ -160,7 +173,9 @@ class Bench:
         """All that was settled since the beginning of the fault, as one."""
         lists = ("not_in_kafka", "not_in_postgres", "not_sent")
         found = {name: {play for one in self.settled for play in one[name]} for name in lists}
-        sums = {name: sum(one[name] for one in self.settled) for name in ("acknowledged", "kafka")}
+        sums = {
+            name: sum(one[name] for one in self.settled) for name in ("acknowledged", "scrobbled", "kafka")
+        }
         most = {name: max(one[name] for one in self.settled) for name in ("doubled", "short")}
         return found | sums | most | {"exactness": self.settled[-1]["exactness"]}
 
@@ -186,6 +201,8 @@ class Bench:
             remarks.append(f"{len(invented)} rows that nobody sent: {invented[:3]}")
         if not seen["acknowledged"]:
             remarks.append("no play was acknowledged")
+        if not seen["scrobbled"]:
+            remarks.append("no scrobble was taken")
         if said := self._said("sudo musicctl validate"):
             remarks.append(f"validate: {said[-300:]}")
         return Outcome(

@@ -37,6 +37,7 @@ KILLED = {
     "postmaster": main_of("postgres"),
     "Superset": main_of("superset"),
     "producer": unit("music-producer"),
+    "scrobble server": unit("music-scrobble"),
     "dockerd": unit("docker"),
     "containerd": unit("containerd"),
 }

@@ -1,6 +1,6 @@
-"""How many plays of load.py's account in FOLDER have a row. Runs on the board, in the app's own Python.
+"""How many plays of the accounts in FOLDER have a row. Runs on the board, in the app's own Python.
 
-With a second argument, a Unix time, only those that were acknowledged later, and no row is asked for. Prints one JSON object: ids, those of the account, and rows.
+With a second argument, a Unix time, only those that were acknowledged later, and no row is asked for. Prints one JSON object: ids, those of the accounts, and rows.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import json
 import sys
 from pathlib import Path
 
-from account_file import entries
+from account_file import acknowledged
 from music_streaming.settings import Role, Settings
 
 since = float(sys.argv[2]) * 1000 if sys.argv[2:] else 0
-account = entries((Path(sys.argv[1]) / "acknowledged").read_bytes())
+account, _ = acknowledged(Path(sys.argv[1]), {})
 ids = [event_id for event_id, ms in account if ms > since]
 if since:
     # The database may be away.

@@ -1,6 +1,6 @@
 """Harm to the topic of the plays. Runs on the board, in the app's own Python; prints one JSON object.
 
-recreate FOLDER   delete the topic and make it again: the ids that load.py's account in FOLDER says were acknowledged in
+recreate FOLDER   delete the topic and make it again: the ids that the accounts in FOLDER say were acknowledged in
                   the last minute of the old one
 retention         delete the older half of what the job, which must be down, has not read: the ids in it, and the gaps
                   [partition, from, to] that must be noted
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kafka import KafkaProducer, TopicPartition
 
-from account_file import entries
+from account_file import acknowledged
 from music_streaming.broker import admin, topic_state
 from music_streaming.event import format_time
 from music_streaming.settings import Role, Settings
@@ -40,8 +40,8 @@ def recreate(folder: Path) -> dict[str, list[str]]:
     deleted_ms = time.time() * 1000
     # Job and producers find no topic for a while; until there is one, nothing is acknowledged.
     time.sleep(5)
-    content = (folder / "acknowledged").read_bytes()
-    ids = [event_id for event_id, ms in entries(content) if ms > deleted_ms - 60_000]
+    answers, _ = acknowledged(folder, {})
+    ids = [event_id for event_id, ms in answers if ms > deleted_ms - 60_000]
     ensure_topics(settings)
     return {"ids": ids}
 
