@@ -28,7 +28,10 @@ class Progress:
 
 @dataclass
 class Lag:
-    """How far the job is behind what was sent. ends: partition -> offset behind the newest record."""
+    """How far the job is behind what was sent.
+
+    ends: partition -> offset behind the newest record. role: who asks the tables.
+    """
 
     settings: Settings
     report: Callable[[Progress], None] = lambda _: None
@@ -36,6 +39,7 @@ class Lag:
     sent: int = 0
     expected: int = 0
     subject: str = "Plays"
+    role: Role = Role.READER
     _looked: float = 0
     _moved: float = field(default_factory=time.monotonic)
     _behind: int | None = None
@@ -49,7 +53,7 @@ class Lag:
 
     def behind(self) -> int:
         """Records that the job has not yet stored; LagError where it stands still."""
-        reached = next_offsets(self.settings)
+        reached = next_offsets(self.settings, self.role)
         behind = sum(max(0, end - reached.get(partition, 0)) for partition, end in self.ends.items())
         now = time.monotonic()
         if behind != self._behind:
@@ -80,10 +84,10 @@ class Lag:
             time.sleep(POLL_SECONDS)
 
 
-def next_offsets(settings: Settings) -> dict[int, int]:
+def next_offsets(settings: Settings, role: Role = Role.READER) -> dict[int, int]:
     """Partition -> offset that the job goes on from."""
     with (
-        settings.postgres.connection(Role.READER, application="musicctl-lag") as connection,
+        settings.postgres.connection(role, application="musicctl-lag") as connection,
         connection.cursor() as cursor,
     ):
         cursor.execute(

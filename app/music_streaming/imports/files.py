@@ -51,17 +51,22 @@ class Source:
 
 
 @contextlib.contextmanager
-def sources(path: str, stdin: BinaryIO, folder: Path | None = None) -> Iterator[list[Source]]:
-    """Every file at `path` ("-" for standard input), open until the block ends.
+def sources(
+    path: str, stdin: BinaryIO, folder: Path | None = None, called: str = "standard input"
+) -> Iterator[list[Source]]:
+    """Every file at `path` ("-" for standard input, `called` so), open until the block ends.
 
     folder: for what must be kept for the while. SourceError where nothing can be read, or a zip is refused.
     """
     with contextlib.ExitStack() as stack:
         if path == "-":
-            whole = stack.enter_context(tempfile.TemporaryFile(dir=folder))
-            shutil.copyfileobj(stdin, whole)
-            whole.seek(0)
-            yield list(_opened("standard input", cast("BinaryIO", whole), stack, folder, 0))
+            whole = stdin
+            # A pipe goes by once; a file need not be copied.
+            if not stdin.seekable():
+                whole = cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile(dir=folder)))
+                shutil.copyfileobj(stdin, whole)
+                whole.seek(0)
+            yield list(_opened(called, whole, stack, folder, 0))
             return
         found = Path(path)
         base = found if found.is_dir() else found.parent

@@ -66,6 +66,7 @@ def run(
     path: str,
     *,
     stdin: BinaryIO,
+    called: str = "standard input",
     name: str | None = None,
     zone: ZoneInfo | None = None,
     dry_run: bool = False,
@@ -74,22 +75,23 @@ def run(
 ) -> Report:
     """Import what is at `path` ("-": standard input) as plays of the listener `name`, or of the only one.
 
-    role: who asks the tables. SourceError, ClockError, ListenerError or ImportFailedError before anything is
-    sent; LagError or ImportFailedError later on. psycopg2.Error as it comes.
+    called: of standard input, in the report. role: who asks the tables. SourceError, ClockError,
+    ListenerError or ImportFailedError before anything is sent; LagError or ImportFailedError later on.
+    psycopg2.Error as it comes.
     """
     reports = reports or Reports()
     with settings.postgres.connection(role, application="musicctl-import") as database:
         database.autocommit = True
         listener = one(database, name)
         _be_alone(database, listener)
-        with _folder(settings) as folder, sources(path, stdin, folder) as found:
+        with _folder(settings) as folder, sources(path, stdin, folder, called) as found:
             report = Report(listener.name, others=[source.name for source in found if not source.format])
-            exports = _exports(found, path)
+            exports = _exports(found, called if path == "-" else path)
             spool = Spool(folder / "plays")
             with contextlib.closing(spool):
                 reading = Reading.at(datetime.now(UTC), zone, settings.stream.future_tolerance_seconds)
                 _read(exports, spool, reading, listener, report=report, told=reports.read)
-                sending = _Sending(settings, database, spool, report, reports)
+                sending = _Sending(settings, database, spool, report, reports, role=role)
                 sending.all(range(len({source.format for source in exports})), dry_run=dry_run)
     return report
 
@@ -210,11 +212,19 @@ class _Sending:
     """What is not known yet goes to Kafka."""
 
     def __init__(
-        self, settings: Settings, database: connection, spool: Spool, report: Report, reports: Reports
+        self,
+        settings: Settings,
+        database: connection,
+        spool: Spool,
+        report: Report,
+        reports: Reports,
+        *,
+        role: Role,
     ) -> None:
         self._settings, self._database, self._spool = settings, database, spool
         self._report = report
-        self._lag = Lag(settings, reports.sent, subject="Import")
+        self._role = role
+        self._lag = Lag(settings, reports.sent, subject="Import", role=role)
         self._lag.expected = spool.count()
         self._topic = wanted_topics(settings.kafka, settings.paths.files)[0]
 
@@ -226,7 +236,7 @@ class _Sending:
             return
         # Also answers with a sentence where there is no broker or topic.
         ends = broker.ends_of_topic(self._settings.kafka)
-        Lag(self._settings, ends=ends, subject="Import").wait_until_stored()
+        Lag(self._settings, ends=ends, subject="Import", role=self._role).wait_until_stored()
         begun = self._now()
         key = self._report.listener.encode()
         try:

@@ -29,7 +29,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=PackageLoader("music_streaming.scrobble"), autoescape=True, undefined=StrictUndefined
 )
 
@@ -111,13 +111,13 @@ async def guarded(request: Request, status: int = 200, said: str = "") -> Respon
             {"WWW-Authenticate": 'Basic realm="music", charset="UTF-8"'} if fault.status == 401 else {}
         )
         return HTMLResponse(
-            _TEMPLATES.get_template("login.html").render(message=fault.message), fault.status, headers
+            TEMPLATES.get_template("login.html").render(message=fault.message), fault.status, headers
         )
     address = f"{request.url.scheme}://{request.url.netloc}"
     name = player.listener.name
     # Those that came with no valid token are the ones that somebody is looking for.
     seen = [one for one in reversed(context(request).seen) if one.listener in (None, name)][:50]
-    content = _TEMPLATES.get_template("page.html").render(
+    content = TEMPLATES.get_template("page.html").render(
         address=address,
         name=name,
         player=player.player,
@@ -148,15 +148,15 @@ async def ask_approval(request: Request) -> Response:
         return await guarded(
             request, 404, "This login is not waited for any more: begin again in the player."
         )
-    content = _TEMPLATES.get_template("approve.html").render(
-        name=player.listener.name, token=token, proof=_proof(player, token)
+    content = TEMPLATES.get_template("approve.html").render(
+        name=player.listener.name, token=token, proof=proof(player, token)
     )
     return HTMLResponse(content, 200, HEADERS)
 
 
-def _proof(player: Player, token: str) -> str:
-    """What shows that the approval was asked for here: another page cannot know it."""
-    return hmac.new(player.session.encode(), token.encode(), sha256).hexdigest()
+def proof(player: Player, what: str) -> str:
+    """What shows that a form was filled in on a page of this server: another page cannot know it."""
+    return hmac.new(player.session.encode(), what.encode(), sha256).hexdigest()
 
 
 async def approve(request: Request) -> Response:
@@ -167,7 +167,7 @@ async def approve(request: Request) -> Response:
     except RefusedError:
         return await guarded(request)
     token = fields.get("token", "")
-    if not hmac.compare_digest(fields.get("proof", "").encode(), _proof(player, token).encode()):
+    if not hmac.compare_digest(fields.get("proof", "").encode(), proof(player, token).encode()):
         return await guarded(request, 403, "This yes did not come from this page.")
     context(request).approvals.approve(token, player)
     return await guarded(request, 200, "The player may send plays now: go on there.")

@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route
 from music_streaming import listener
 from music_streaming.error import MusicError
 from music_streaming.listener import Listener, Token
-from music_streaming.scrobble import audioscrobbler, lastfm, listenbrainz, page
+from music_streaming.scrobble import audioscrobbler, history, lastfm, listenbrainz, page
 from music_streaming.scrobble.database import Database
 from music_streaming.scrobble.directory import Directory
 from music_streaming.scrobble.inferred import Playing
@@ -47,6 +47,7 @@ ROUTES: list[Route] = [
     *lastfm.ROUTES,
     *audioscrobbler.ROUTES,
     *page.ROUTES,
+    *history.ROUTES,
 ]
 PREFLIGHT_SECONDS = 21_600
 
@@ -74,6 +75,7 @@ def application(settings: Settings) -> Starlette:
             inferring.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await inferring
+            await parts.imports.close()
             await sender.close()
             database.close()
 

@@ -23,6 +23,7 @@ from music_streaming.scrobble.directory import Directory, DirectoryUnavailableEr
 from music_streaming.scrobble.inferred import LOOK_SECONDS, Playing
 from music_streaming.scrobble.plays import Heard, RefusedError, event_of
 from music_streaming.scrobble.sender import BrokerAwayError, Sender
+from music_streaming.scrobble.uploads import Imports
 from music_streaming.settings import Settings
 
 log = logging.getLogger("music_streaming.scrobble.web")
@@ -59,6 +60,7 @@ class Context:
     seen: deque[Seen] = field(default_factory=lambda: deque(maxlen=REQUESTS_KEPT))
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     approvals: Approvals = field(default_factory=Approvals)
+    imports: Imports = field(default_factory=Imports)
     playing: Playing | None = None
 
     async def send(self, player: Player, plays: Sequence[Heard]) -> None:

@@ -82,6 +82,12 @@ class Driver:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process
+        return self._process.pid
+
+    @property
     def said(self) -> str:
         """What it has said so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""

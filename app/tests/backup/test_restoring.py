@@ -197,11 +197,11 @@ def test_an_older_schema_passes_through_the_migrations(board, new_board, postgre
     """The newest file is taken away, as on a board of the release before."""
     old = tmp_path / "files"
     shutil.copytree(files / "schema", old / "schema")
-    (old / "schema/012_of_today.sql").write_text("CREATE TABLE of_today (n int);")
+    (old / "schema/013_of_today.sql").write_text("CREATE TABLE of_today (n int);")
     taken = take(board)
     now = new_board.with_changes(paths={"files": old})
     changes = restoring.restore(now, taken.path, **QUICK)
-    assert "migration 012_of_today.sql" in changes
+    assert "migration 013_of_today.sql" in changes
     new = named(postgres, new_board.postgres.database)
     owner = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'of_today'"
     assert new.value(owner) == "music_owner"
