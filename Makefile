@@ -12,6 +12,7 @@ CACHE := $(or $(MUSIC_CACHE),$(HOME)/.cache/music-streaming)
 UV_VERSION := 0.13.9
 # Beside group_vars, so that the settings there hold for it.
 INVENTORY := inventory/board-$(BOARD).yml
+CLIENTS := .cache/clients/bin/listenbrainz-mpd
 PACKAGES := chromium dbus-daemon default-jre-headless fonts-ipafont-gothic fonts-noto-core fonts-noto-color-emoji libatomic1 libfaketime nmap postgresql rsync shellcheck tinyproxy-bin
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -56,7 +57,7 @@ test-app: setup-test ## the quick tests: event, query, transaction, producer (ab
 
 # Those in which a broker or a driver dies and comes back, or much is fetched.
 test-slow: setup-test
-	pytest -n auto --dist loadfile --junitxml .cache/junit/slow.xml -m slow
+	pytest -n auto --dist loadfile --junitxml .cache/junit/slow.xml -m "slow and not clients"
 
 test-board: setup-test ## the stories on a simulated board
 	rm -f .cache/figures.jsonl .cache/junit/board-*.xml .cache/ansible.log
@@ -67,7 +68,8 @@ test-board: setup-test ## the stories on a simulated board
 	ANSIBLE_LOG_PATH=$(CURDIR)/.cache/ansible.log MUSIC_INVENTORY=$(CURDIR)/.cache/inventory/test.yml \
 	  molecule test --all --destroy $(or $(DESTROY),always)
 
-test-long: setup-test ## the stories that make boards of their own: a board in use, cloud-init, a proxy, breakages, restored, moved
+test-long: setup-test $(CLIENTS) ## the stories that make boards of their own, and other people's players
+	pytest -n0 -m clients app/tests/scrobble/test_clients.py
 	pytest -p no:cacheprovider -o timeout=1800 molecule/tests/test_{used,cloud_init,proxy,doctor,restored,moved}.py
 
 test-faults: setup-test ## faults under load on a board of their own, in the order of SEED, the short ones ROUNDS times
@@ -125,6 +127,15 @@ apt_install := $(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -y 
 
 .PHONY: setup-test
 setup-test: .venv/test
+
+# Players that nobody here wrote; as services of this machine they are not to run.
+$(CLIENTS): Makefile
+	@dpkg --status flac mpd mpdscribble >/dev/null 2>&1 || { $(apt_update) && \
+	  { $(as_root) systemctl mask mpd.service mpd.socket mpdscribble.service || true; } >/dev/null 2>&1 && \
+	  $(apt_install) flac mpd mpdscribble >/dev/null; }
+	@command -v cargo >/dev/null || { $(apt_update) && { $(apt_install) cargo-web || $(apt_install) cargo; } >/dev/null; }
+	cargo install --quiet --locked --no-default-features --root .cache/clients listenbrainz-mpd@2.6.0
+	@touch $@
 
 .venv/control: requirements.lock
 	$(call python_at_hand)
