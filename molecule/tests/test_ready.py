@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import httpx
@@ -62,6 +63,21 @@ def test_a_players_play_is_in_the_tables_once_and_can_be_taken_out(board):
             return player.post("/1/submit-listens", content=b"{}").status_code
 
         wait_for("the revoked token refused", lambda: status() == 401, seconds=20)
+
+
+def test_an_export_that_a_browser_sends_is_read(board):
+    """Within the service's sandbox; only said what would be sent, so nothing of it is left for the stories that follow."""
+    made = json.loads(board.ssh("sudo musicctl listener add story --player web --json").stdout)
+    export = (PROJECT / "app/tests/imports/exports/spotify_extended.json").read_bytes()
+    login = ("story", made["token"])
+    with httpx.Client(base_url=f"http://{board.address}:8090", auth=login, timeout=30) as browser:
+        (address,) = re.findall('action="([^"]+)"', browser.get("/import").text)
+        answer = browser.post(address, files={"file": ("mine.json", export)}, data={"dry_run": "yes"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/import"), answer.text
+        wanted = "2 plays of story would be sent; nothing was changed"
+        wait_for("the report", lambda: wanted in browser.get("/import").text, seconds=60)
+    assert board.ssh("sudo find /var/lib/music/uploads -mindepth 1").stdout == ""
+    board.ssh("sudo musicctl listener revoke story")
 
 
 def test_the_audience_keeps_to_its_pace_and_demo_rate_changes_it_at_once(board):
