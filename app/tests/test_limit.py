@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
+from collections.abc import Iterator
 
+import pytest
+
+from music_streaming.board.status import Limit, counted
 from music_streaming.limit import PROOF, BatchLimit, store_limit, stored_limit
+from music_streaming.settings import Settings
+from music_streaming.testing import wait_for
+from music_streaming.testing.broker import Broker
+from music_streaming.testing.driver import LIMIT_SECONDS, Driver
 from music_streaming.testing.postgres import Database
+from test_stream import accepted, assert_exact, make_topic, plays, send
 
 STALL = 180.0
 
@@ -70,3 +81,63 @@ def test_the_next_life_begins_with_the_limit_of_the_last(database: Database) -> 
         assert (again.now, again.most, again.why) == (500, 5000, "too slow")
         # A smaller setting wins.
         assert stored_limit(connection, "t", 100, STALL).now == 100
+
+
+def limit_of(settings: Settings) -> Limit:
+    """The size of a batch as `musicctl status` shows it."""
+    limit = counted(settings).batch_limit
+    assert limit
+    return limit
+
+
+@contextlib.contextmanager
+def a_tenth_of_the_processor(driver: Driver) -> Iterator[None]:
+    """Let the driver run for a tenth of the time alone, as on a board that is too slow for its backlog."""
+    ended = threading.Event()
+
+    def take_turns() -> None:
+        while not ended.wait(0.01):
+            with contextlib.suppress(ProcessLookupError):
+                driver.send(signal.SIGSTOP)
+                ended.wait(0.09)
+                driver.send(signal.SIGCONT)
+
+    turns = threading.Thread(target=take_turns)
+    turns.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        turns.join()
+
+
+@pytest.mark.slow
+def test_a_processor_too_slow_for_the_backlog_makes_batches_smaller_until_it_is_quick_again(
+    broker: Broker, database: Database, settings: Settings, topic: str, driver: Driver
+) -> None:
+    make_topic(broker, topic, 1)
+    driver.environment["MUSIC_SPARK__MAX_OFFSETS_PER_TRIGGER"] = "50000"
+    # So a statement may take 10 s, and so may a batch before it is too slow.
+    driver.environment["MUSIC_SPARK__STALL_SECONDS"] = "30"
+    driver.start()
+    send(broker, topic, [*plays(0, 100)])
+    driver.wait_until(lambda: accepted(database), 100)
+    with a_tenth_of_the_processor(driver):
+        send(broker, topic, [*plays(100, 50_000)])
+        everything = 50_100
+        wait_for(lambda: accepted(database), everything.__eq__, LIMIT_SECONDS, ended=lambda: not driver.alive)
+    if not driver.alive:
+        # Even one batch was too much: the job begins anew, as systemd would have it.
+        assert driver.exit_code() == 1
+        driver.start()
+    driver.wait_until(lambda: accepted(database), everything)
+    limited = settings.with_changes(kafka={"topic": topic})
+    driver.wait_until(lambda: "a batch of " in limit_of(limited).why, True)
+    slowest = limit_of(limited)
+    assert slowest.records < slowest.most == 50_000
+    # Full batches that go well, twice as many as where none has failed before.
+    more = 2 * PROOF * slowest.records
+    send(broker, topic, [*plays(everything, more)])
+    driver.wait_until(lambda: accepted(database), everything + more)
+    driver.wait_until(lambda: limit_of(limited).records > slowest.records, True)
+    assert_exact(database, everything + more)
