@@ -40,55 +40,53 @@ def _molecule_board(verb: str, name: str) -> None:
     subprocess.run([Board.script, verb, name], check=True, capture_output=True, timeout=300)
 
 
-IMAGE = "/var/tmp/music-disk.img"
+DATA, IMAGE = "/var/lib/music", "/var/tmp/music-disk.img"
+STOP, START = f"systemctl stop {' '.join(UNITS)} music.target", "systemctl start --no-block music.target"
+# A simulated board has no devices but those that are made; which loop is free, the kernel says, and it is that of all boards.
+LOOPS = (
+    "command -v mkfs.ext4 >/dev/null || apt-get install -y -q e2fsprogs >/dev/null;"
+    " [ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237;"
+    " for n in 0 1 2 3 4 5 6 7; do [ -e /dev/loop$n ] || mknod /dev/loop$n b 7 $n; done"
+)
 
 
 @contextlib.contextmanager
-def small_disk(bench: Bench, device: str = "", options: str = "loop") -> Iterator[str]:
-    """Have all data on a small disk of its own meanwhile; yields the folder.
-
-    device: instead of the image itself; a shell text that prints its path, and knows the image as $image.
-    """
-    data, whole, image = "/var/lib/music", "/var/lib/music.whole", IMAGE
-    stop = f"systemctl stop {' '.join(UNITS)} music.target"
-    start = "systemctl start --no-block music.target"
-    # A simulated board has no devices but those that are made.
+def small_disk(bench: Bench, image: str, options: str) -> Iterator[None]:
+    """Have all data on a small disk of its own meanwhile, in the file `image`, mounted with these options."""
+    whole = f"{DATA}.whole"
     bench.root(
-        "set -e; command -v mkfs.ext4 >/dev/null || apt-get install -y -q e2fsprogs >/dev/null;"
-        " [ -e /dev/loop-control ] || { mknod /dev/loop-control c 10 237; mknod /dev/loop0 b 7 0; };"
-        f" truncate -s $(($(du -sm {data} | cut -f1) + 500))M {image}; mkfs.ext4 -q -m 0 {image}"
+        f"set -e; {LOOPS}; truncate -s $(($(du -sm {DATA} | cut -f1) + 500))M {image}; mkfs.ext4 -q -m 0 {image}"
     )
-    mounted = f'image={image}; mount -o {options} "{f"$({device})" if device else image}" {data}'
     try:
         bench.root(
-            f"set -e; {stop}; mv {data} {whole}; mkdir {data}; {mounted}; cp -a {whole}/. {data}/; {start}"
+            f"set -e; {STOP}; mv {DATA} {whole}; mkdir {DATA}; mount -o {options} {image} {DATA};"
+            # What is copied is old, and no fault is to take it.
+            f" cp -a {whole}/. {DATA}/; sync; {START}"
         )
         bench.wait_recovered()
-        yield data
+        yield
         bench.wait_recovered()
         bench.settle()
     finally:
         bench.root(
-            f"set -e; {stop}; if mountpoint -q {data}; then rm -rf {whole}; mkdir {whole}; cp -a {data}/. {whole}/; umount {data}; fi;"
-            f" if [ -e {whole} ]; then rmdir {data}; mv {whole} {data}; fi; rm {image}; {start}"
+            f"set -e; {STOP}; if mountpoint -q {DATA}; then rm -rf {whole}; mkdir {whole}; cp -a {DATA}/. {whole}/;"
+            f" rm -rf {whole}/lost+found; umount {DATA}; fi; if [ -e {whole} ]; then rmdir {DATA}; mv {whole} {DATA}; fi; rm {image}; {START}"
         )
 
 
 def disk_full(bench: Bench, _chance: random.Random) -> None:
     """The disk is filled up under load and freed again."""
-    with small_disk(bench) as data:
+    with small_disk(bench, IMAGE, "loop"):
         bench.root(
-            f"free=$(df --output=avail -B1 {data} | tail -n 1); fallocate -l $free {data}/filler"
-            f" || dd if=/dev/zero of={data}/filler bs=1M status=none; sleep 40; df {data} >&2; rm {data}/filler",
+            f"free=$(df --output=avail -B1 {DATA} | tail -n 1); fallocate -l $free {DATA}/filler"
+            f" || dd if=/dev/zero of={DATA}/filler bs=1M status=none; sleep 40; df {DATA} >&2; rm {DATA}/filler",
             check=False,
         )
 
 
-# Units may be slow to end on a disk that fails; what the broker had not yet written is lost with its mount.
-MOUNT_ANEW = (
-    f"systemctl stop {' '.join(UNITS)} music.target; umount {{data}} || exit 1; e2fsck -fy {{device}} >&2;"
-    " mount -o {options} {device} {data} || exit 1; systemctl start --no-block music.target"
-)
+def mount_anew(image: str, options: str) -> str:
+    """What a reboot does: stop, check, mount. The loop device goes with the mount, so it is the image that is checked."""
+    return f"{STOP}; umount {DATA} || exit 1; e2fsck -fy {image} >&2; mount -o {options} {image} {DATA} || exit 1; {START}"
 
 
 def unwritten(bench: Bench, since: float) -> list[str]:
@@ -98,57 +96,45 @@ def unwritten(bench: Bench, since: float) -> list[str]:
 
 
 def disk_read_only(bench: Bench, _chance: random.Random) -> list[str]:
-    """The disk turns read-only, as ext4 does after an error; then what a reboot does: stop, check, mount."""
+    """The disk turns read-only, as ext4 does after an error, until it is checked and mounted anew."""
     options = "loop,errors=remount-ro"
-    with small_disk(bench, options=options) as data:
+    with small_disk(bench, IMAGE, options):
         began = float(bench.root("date +%s.%N"))
         bench.root(
-            f"name=$(basename $(findmnt --noheadings --output SOURCE {data}));"
+            f"name=$(basename $(findmnt --noheadings --output SOURCE {DATA}));"
             " echo fault >/sys/fs/ext4/$name/trigger_fs_error || exit 1; sleep 30;"
-            f" ! touch {data}/written 2>/dev/null || {{ echo not read-only >&2; exit 1; }}"
+            f" ! touch {DATA}/written 2>/dev/null || {{ echo not read-only >&2; exit 1; }}"
         )
         taken = unwritten(bench, began)
-        # The loop device goes with the mount: the image is what is checked and mounted.
-        bench.root(MOUNT_ANEW.format(data=data, device=IMAGE, options=options))
+        bench.root(mount_anew(IMAGE, options))
     return taken
 
 
-# Its loop device is noted: the kernel, and so the others, are those of all boards of a machine. Nor does udev hear of
-# a device in a container, and dmsetup would wait for it.
-LOOP = "/run/music-faults.loop"
-DMSETUP = "dmsetup --noudevsync --noudevrules"
-DEVICE_MAPPER = (
-    f"loop=$(losetup --find --show $image); echo $loop >{LOOP}; size=$(blockdev --getsz $loop);"
-    f' {DMSETUP} create music-faults --table "0 $size linear $loop 0"; echo /dev/mapper/music-faults'
-)
-
-
 def disk_errors(bench: Bench, _chance: random.Random) -> list[str]:
-    """Each access to the disk fails for 20 s; where the kernel has no device mapper this is no fault at all."""
-    bench.root("command -v dmsetup >/dev/null || apt-get install -y -q dmsetup >/dev/null")
-    if bench.root("dmsetup version >/dev/null 2>&1 || echo none", check=False).strip():
-        return []
-    known = f"size=$({DMSETUP} table music-faults | cut -d' ' -f2); loop=$(cat {LOOP})"
-
-    def turn(target: str) -> str:
-        return (
-            f'{DMSETUP} suspend --noflush --nolockfs music-faults; {DMSETUP} load music-faults --table "0 $size {target}";'
-            f" {DMSETUP} resume music-faults"
-        )
-
+    """For 20 s each write of a new block fails when it is written back: the disk's own image lies on one that is full."""
+    beneath, options = "/var/tmp/music-beneath", "loop,errors=continue"
+    image = f"{beneath}/disk.img"
     try:
-        with small_disk(bench, DEVICE_MAPPER, "errors=continue") as data:
+        bench.root(
+            f"set -e; {LOOPS}; mkdir -p {beneath}; truncate -s $(($(du -sm {DATA} | cut -f1) + 300))M {beneath}.img;"
+            f" mkfs.ext4 -q -m 0 {beneath}.img; mount -o loop {beneath}.img {beneath}"
+        )
+        with small_disk(bench, image, options):
             began = float(bench.root("date +%s.%N"))
-            bench.root(f"{known}; {turn('error')}; sleep 20; {turn('linear $loop 0')}")
+            # The last blocks are too few for fallocate.
+            bench.root(
+                f"fallocate -l $(df --output=avail -B1 {beneath} | tail -n 1) {beneath}/most;"
+                f" dd if=/dev/zero of={beneath}/rest bs=4k status=none; sleep 20;"
+                f" ! dd if=/dev/zero of={DATA}/written bs=1M count=20 conv=fsync status=none"
+                " || { echo no write has failed >&2; exit 1; }",
+            )
             taken = unwritten(bench, began)
             bench.root(
-                MOUNT_ANEW.format(data=data, device="/dev/mapper/music-faults", options="errors=continue")
+                f"rm -f {beneath}/most {beneath}/rest; {mount_anew(image, options)}; rm -f {DATA}/written"
             )
         return taken
     finally:
-        bench.root(
-            f"{DMSETUP} remove music-faults; losetup --detach $(cat {LOOP}); rm -f {LOOP}", check=False
-        )
+        bench.root(f"umount {beneath}; rm -rf {beneath} {beneath}.img", check=False)
 
 
 def partition(seconds: int) -> Apply:

@@ -97,7 +97,7 @@ CATALOGUE = [
     Fault("docker system prune --all --volumes", shell(PRUNE), daily=False),
     Fault("package installation cut off", package_cut, daily=False),
     Fault("disk read-only 30 s", disk_read_only, lasts=120, daily=False),
-    Fault("disk with I/O errors 20 s", disk_errors, lasts=120, daily=False),
+    Fault("disk with write errors 20 s", disk_errors, lasts=120, daily=False),
     Fault("no names 30 s", no_names(30), lasts=30, daily=False),
     Fault("IPv6 off 30 s", no_ipv6(30), lasts=30, daily=False),
 ]
