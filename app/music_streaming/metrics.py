@@ -155,11 +155,15 @@ def _sum(count: Count) -> sql.Composable:
 
 
 def prepared() -> sql.Composed:
-    """The starts of all windows and the hashes for sketches, of plays beside metrics_folding AS f.
+    """What `add` needs of plays p beside their songs s and metrics_folding AS f.
 
-    So each is made once for a play, and not once for each table.
+    The starts of all windows and the hashes for sketches are so made once for a play, and not once for each
+    table; nothing else of it is carried along.
     """
-    made = [sql.SQL(f"{how} AS {{}}").format(sql.Identifier(name)) for name, how in WINDOWS.items()]
+    of = [count.of for count in COUNTS if count.of]
+    keys = [key for table in (*TABLES, *ROLL_UPS) for key in table.keys if key != "song"]
+    made = [columns(dict.fromkeys(["event_time", "source", *keys, *of])), sql.SQL("s.song")]
+    made += [sql.SQL(f"{how} AS {{}}").format(sql.Identifier(name)) for name, how in WINDOWS.items()]
     made += [
         sql.SQL("hll_hash_text({}) AS {}").format(sql.Identifier(sketch.of), sql.Identifier(sketch.hash))
         for sketch in (LISTENERS, SONGS)
@@ -177,7 +181,7 @@ def add_songs(plays: sql.Composable) -> sql.Composed:
 
 
 def add(table: Table, plays: sql.Composable) -> sql.Composed:
-    """INSERT that adds the plays of a relation to the table; it has song and `prepared()` as columns.
+    """INSERT that adds the plays of a relation to the table; its columns are those of `prepared()`.
 
     In the order of the key, so that two transactions lock the same rows in the same order.
     """
@@ -229,7 +233,7 @@ def stored_plays(plays: sql.Composable) -> Iterator[sql.Composed]:
     """Statements that add plays of a relation like stream_events to all: for tests and benches."""
     yield add_songs(plays)
     yield sql.SQL(
-        "WITH stored AS MATERIALIZED (SELECT p.*, s.song, {prepared} "
+        "WITH stored AS MATERIALIZED (SELECT {prepared} "
         "FROM {plays} AS p JOIN songs AS s USING ({key}) CROSS JOIN metrics_folding AS f), {added} "
         "SELECT count(*) FROM stored"
     ).format(

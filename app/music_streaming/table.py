@@ -226,7 +226,8 @@ def _insert_plays(
         cursor.execute("SELECT make_demo_partitions(%s::date[])", (days,))
     _copy(cursor, "incoming", same_play.without(cursor, plays).drop_columns(["kafka_time"]))
     cursor.execute(_INSERT_SONGS)
-    cursor.execute(_INSERT_PLAYS, {"watermark": watermark})
+    cursor.execute(_INSERT_PLAYS, {"watermark": watermark, "offered": plays.num_rows})
+    cursor.execute(_ADD_PLAYS, {"watermark": watermark})
     inserted = {source: (accepted, late, newest) for source, accepted, late, newest in cursor.fetchall()}
     for source in sorted(pc.unique(plays["source"]).to_pylist()):
         offered = pc.sum(pc.equal(plays["source"], source)).as_py()
@@ -323,10 +324,12 @@ def _copy(cursor: Any, table: str, rows: pa.Table) -> None:
 
 
 # jit: its compilation costs more than the statements. hll.force_groupagg: a hash aggregate would hold one
-# sketch of 128 KiB for each song of the batch at once.
+# sketch of 128 KiB for each song of the batch at once. temp_buffers: room for `incoming`, which else goes to
+# files and back.
 _SESSION = """
 SET jit = off;
 SET work_mem = '32MB';
+SET temp_buffers = '24MB';
 SET hll.force_groupagg = on;
 SET idle_in_transaction_session_timeout = '60s';
 """
@@ -352,23 +355,28 @@ ORDER BY due, serial LIMIT %(most)s
 """
 
 _INSERT_SONGS = metrics.add_songs(sql.Identifier("incoming"))
+_LATE = sql.SQL("coalesce(event_time < %(watermark)s::timestamptz, false)")
+# What was really inserted stays in `incoming`. Mostly that is all of it, and no row is looked at again.
 _INSERT_PLAYS = sql.SQL("""
 WITH inserted AS (
     INSERT INTO stream_events ({stored}, late)
-    SELECT {stored}, coalesce(event_time < %(watermark)s::timestamptz, false)
-    FROM incoming
+    SELECT {stored}, {late} FROM incoming
     ON CONFLICT DO NOTHING
-    RETURNING kafka_partition, kafka_offset, late
-), fresh AS MATERIALIZED (
-    SELECT i.*, n.late, s.song, {prepared}
-    FROM inserted AS n
-    JOIN incoming AS i USING (kafka_partition, kafka_offset)
-    JOIN songs AS s USING ({songs})
-    CROSS JOIN metrics_folding AS f
+    RETURNING kafka_partition, kafka_offset
+)
+DELETE FROM incoming AS i
+WHERE (SELECT count(*) FROM inserted) < %(offered)s AND NOT EXISTS (
+    SELECT FROM inserted AS n
+    WHERE (n.kafka_partition, n.kafka_offset) = (i.kafka_partition, i.kafka_offset))
+""").format(stored=metrics.columns(_STORED), late=_LATE)
+_ADD_PLAYS = sql.SQL("""
+WITH fresh AS MATERIALIZED (
+    SELECT {late} AS late, {prepared}
+    FROM incoming AS p JOIN songs AS s USING ({songs}) CROSS JOIN metrics_folding AS f
 ), {added}
 SELECT source, count(*), count(*) FILTER (WHERE late), max(event_time) FROM fresh GROUP BY source
 """).format(
-    stored=metrics.columns(_STORED),
+    late=_LATE,
     prepared=metrics.prepared(),
     songs=metrics.columns(metrics.SONG_KEYS),
     added=metrics.add_everywhere(sql.Identifier("fresh")),
