@@ -102,8 +102,8 @@ lock: setup ## renew the locks after a change of requirements.txt or pyproject.t
 	$(compile) requirements.txt pyproject.toml --extra spark --extra test -o requirements-test.lock
 	$(compile) pyproject.toml -o app/requirements.lock
 
-bench: setup-test ## list the scripts that measure speed
-	@ls bench/*.py
+bench: setup-test ## the product beside its peers; ARGS="--plays 1000000 --runs 3 --only ours --crash"
+	PYTHONPATH=app:bench python -m compare $(ARGS)
 
 bench-year: setup-test ## fill three years with PLAYS (50 million), print sizes, speeds, exactness
 	PYTHONPATH=app python bench/year.py $(if $(PLAYS),--plays $(PLAYS))

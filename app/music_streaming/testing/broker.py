@@ -84,10 +84,16 @@ def _fetch(image: Path, scratch: Path) -> Path:
 class Broker:
     """One KRaft node with its data in `folder`; it can be killed, paused and started again on its port.
 
-    environment: variables that it has besides this process's own.
+    environment: variables that it has besides this process's own. properties: of the server, besides those
+    that make it one small node.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder = folder
         self._environment = os.environ | (environment or {})
         self.data = folder / "data"
@@ -110,6 +116,7 @@ class Broker:
                     "transaction.state.log.min.isr=1",
                     "auto.create.topics.enable=false",
                     "log.retention.check.interval.ms=1000",
+                    *(f"{name}={value}" for name, value in (properties or {}).items()),
                 )
             )
         )
@@ -147,6 +154,12 @@ class Broker:
     def _signal(self, number: signal.Signals) -> None:
         if self._process:
             self._process.send_signal(number)
+
+    @property
+    def pid(self) -> int:
+        """The number of its process, which must have been started."""
+        assert self._process
+        return self._process.pid
 
     def count(self, topic: str) -> int:
         """Records that were ever written to `topic`."""
