@@ -29,7 +29,8 @@ SETTINGS = {
 PROPERTIES = {
     "log.flush.interval.ms": "1000",
     "log.flush.scheduler.interval.ms": "1000",
-    "metadata.max.idle.interval.ms": "10000",
+    "metadata.max.idle.interval.ms": "60000",
+    "replica.high.watermark.checkpoint.interval.ms": "60000",
     "log.retention.check.interval.ms": "60000",
 }
 PEERS = Path(__file__).with_name("peers.sql")
