@@ -71,8 +71,8 @@ public class Flink {
         }
         String start = "TO_TIMESTAMP_LTZ(UNIX_TIMESTAMP(CAST(CAST(event_time AS TIMESTAMP(3)) AS STRING)) "
             + "/ " + metric.minutes() * 60 + " * " + metric.minutes() * 60 + ", 0)";
-        return "SELECT CAST(start AS TIMESTAMP(3)), " + keys + ", " + COUNTS
-            + " FROM (SELECT *, " + start + " AS start FROM plays) GROUP BY start, " + keys;
+        return "SELECT CAST(begins AS TIMESTAMP(3)), " + keys + ", " + COUNTS
+            + " FROM (SELECT *, " + start + " AS begins FROM plays) GROUP BY begins, " + keys;
     }
 
     static void mark(String name) {
