@@ -22,7 +22,7 @@ export UV_SYSTEM_CERTS := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),tr
 # Ansible wants UTF-8, whatever this computer speaks.
 export LC_ALL := C.UTF-8
 
-.PHONY: help setup up try check down ssh test test-all test-app test-slow test-board test-long test-faults test-fresh lint docs lock bench bench-year clean
+.PHONY: help setup up try images update check down ssh test test-all test-app test-slow test-board test-long test-faults test-fresh lint docs lock bench bench-year clean
 
 help: ## show these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -35,6 +35,12 @@ up: setup ## set up a board (simulated, or HOST=pi@192.0.2.10) and print where i
 
 try: .venv/try ## the same flow on this machine without a board or Superset, until Ctrl-C (about 2 minutes)
 	@PYTHONPATH=app python -m music_streaming.testing.trial $(if $(SECONDS),--seconds $(SECONDS))
+
+images: setup ## write one archive from which the next board is set up without a network, from a board that is set up
+	@$(run) playbooks/images.yml -- $(ARGS)
+
+update: setup ## bring a board to this version, with a backup and a way back (REBUILD=1: all images from today's Debian)
+	@$(run) playbooks/update.yml -- $(if $(REBUILD),-e update_rebuild=true) $(ARGS)
 
 check: setup ## follow one record through the whole flow of the board
 	@$(run) playbooks/check.yml -- $(ARGS)
@@ -70,7 +76,7 @@ test-board: setup-test ## the stories on a simulated board
 
 test-long: setup-test $(CLIENTS) ## the stories that make boards of their own, and other people's players
 	pytest -n0 -m clients app/tests/scrobble/test_clients.py
-	pytest -p no:cacheprovider -o timeout=1800 molecule/tests/test_{used,cloud_init,proxy,doctor,restored,moved}.py
+	pytest -p no:cacheprovider -o timeout=1800 molecule/tests/test_{used,cloud_init,proxy,doctor,restored,moved,updated,offline}.py
 
 test-faults: setup-test ## faults under load on a board of their own, in the order of SEED, the short ones ROUNDS times
 	@mkdir -p .cache

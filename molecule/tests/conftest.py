@@ -184,19 +184,24 @@ def inventory_of(board: Board, folder: Path) -> Path:
     return file
 
 
-def playbook(inventory: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """Command line and environment of a run of a playbook against the boards of an inventory file."""
+def playbook_command(inventory: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """The command that runs a playbook in the folder of a release, and its environment."""
     argv = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", inventory, *arguments]
-    environment = os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    environment = os.environ | {"ANSIBLE_CONFIG": "ansible.cfg", "ANSIBLE_NOCOLOR": "1", "LC_ALL": "C.UTF-8"}
     # Molecule's own variables would reach the inner run.
     return argv, {k: v for k, v in environment.items() if not k.startswith(("MOLECULE_", "ANSIBLE_ROLES"))}
 
 
-def run_playbook(inventory: str, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    """Run a playbook of the project against the boards of an inventory file, for at most `timeout` seconds."""
-    argv, environment = playbook(inventory, *arguments)
+def run_playbook(
+    inventory: str, *arguments: str, project: Path = PROJECT, timeout: float = 900
+) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the project, or of another release of it, against the boards of an inventory file.
+
+    At most `timeout` seconds.
+    """
+    argv, environment = playbook_command(inventory, *arguments)
     return subprocess.run(
-        argv, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        argv, cwd=project, env=environment, capture_output=True, text=True, timeout=timeout, check=False
     )
 
 

@@ -65,7 +65,7 @@ def _system(settings: Mapping[str, Any]) -> list[Part]:
             "images of the four services, and their bases",
             "system",
             2_800,
-            "one version of each: a run removes older ones",
+            "one version of each; an update asks for the room of a second one, and keeps it",
             ("image_epoch",),
         ),
         Part(

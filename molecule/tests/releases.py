@@ -1,0 +1,71 @@
+"""Releases of the project in folders of their own, as an owner gets them by git pull: older, newer, broken on purpose."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from conftest import PROJECT
+
+# Both sort behind every file that is there, and change what is counted or how it is stored.
+GOOD = "CREATE TABLE of_next_year AS SELECT 1 AS n;\n"
+LOSES_ROWS = "DELETE FROM user_engagement_metrics;\n"
+FIRST = re.compile(r"^## 0\.1\.0\b.*?\b(?P<commit>[0-9a-f]{7,40})\b", re.MULTILINE)
+
+
+def first_release() -> str | None:
+    """The commit that the changelog names as 0.1.0; None before there is one."""
+    found = FIRST.search((PROJECT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    return found["commit"] if found else None
+
+
+def copied(folder: Path, commit: str | None = None) -> Path:
+    """The project's files in `folder`: those of a commit, or as they are now."""
+    folder.mkdir()
+    listed = f"git archive {commit}" if commit else "git ls-files -z | tar -c --null --files-from=-"
+    subprocess.run(f"{listed} | tar -x -C {folder}", cwd=PROJECT, shell=True, check=True)  # noqa: S602
+    return folder
+
+
+def renamed(folder: Path, version: str) -> Path:
+    """Give a release another number."""
+    file = folder / "pyproject.toml"
+    text = re.sub(r'(?m)^version = ".*"', f'version = "{version}"', file.read_text(encoding="utf-8"))
+    file.write_text(text, encoding="utf-8")
+    return folder
+
+
+def with_migration(folder: Path, statements: str) -> str:
+    """Add a migration to a release; its name."""
+    numbers = [int(path.name[:3]) for path in (folder / "files/schema").glob("*.sql")]
+    path = folder / f"files/schema/{max(numbers) + 1:03d}_planted.sql"
+    path.write_text(statements, encoding="utf-8")
+    return path.name
+
+
+def older(folder: Path) -> Path:
+    """0.1.0, or what goes for it before there is one: the present state under a smaller number."""
+    commit = first_release()
+    return copied(folder, commit) if commit else renamed(copied(folder), "0.0.9")
+
+
+def newer(folder: Path) -> tuple[Path, str]:
+    """A release with a migration, and an image of another content; the name of the migration."""
+    renamed(copied(folder), "0.9.0")
+    with (folder / "files/images/postgres/Dockerfile").open("a", encoding="utf-8") as file:
+        file.write("# Of another release.\n")
+    return folder, with_migration(folder, GOOD)
+
+
+def broken(folder: Path) -> Path:
+    """The same, but for its migration, which loses rows, and its job, which ends at its start."""
+    newer(folder)
+    next(folder.glob("files/schema/*_planted.sql")).write_text(LOSES_ROWS, encoding="utf-8")
+    renamed(folder, "0.9.1")
+    job = folder / "app/music_streaming/stream.py"
+    text = job.read_text(encoding="utf-8")
+    start = 'if __name__ == "__main__":\n'
+    assert start in text
+    job.write_text(text.replace(start, f'{start}    sys.exit("broken on purpose")\n'), encoding="utf-8")
+    return folder
