@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from conftest import PROJECT, Board, inventory_of, own_board, playbook, recount, run_playbook, wait_for
+from conftest import PROJECT, Board, inventory_of, own_board, playbook_command, recount, run_playbook, wait_for
 
 # A disk of memory: the board has no other. fstab names it, as it would a real one.
 DISK = "tmpfs /mnt/disk tmpfs size=8g,mode=755 0 0"
@@ -64,7 +64,7 @@ def disk(board, inventory) -> None:
 
 def test_a_run_that_is_killed_while_nothing_plays_loses_nothing(board, inventory, disk):
     """Killed once Kafka is stopped; what the board then does by itself goes on."""
-    argv, environment = playbook(inventory, *MOVE)
+    argv, environment = playbook_command(inventory, *MOVE)
     with subprocess.Popen(
         argv, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
     ) as running:
