@@ -9,7 +9,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from conftest import PROJECT, Board, inventory_of, own_board, playbook_command, recount, run_playbook, wait_for
+from conftest import (
+    PROJECT,
+    Board,
+    inventory_of,
+    own_board,
+    playbook_command,
+    recount,
+    run_playbook,
+    wait_for,
+)
 
 # A disk of memory: the board has no other. fstab names it, as it would a real one.
 DISK = "tmpfs /mnt/disk tmpfs size=8g,mode=755 0 0"
