@@ -160,6 +160,15 @@ def same_play_ms(duration_ms: int | None) -> int:
     return min(SAME_PLAY_MS, duration_ms) if duration_ms else SAME_PLAY_MS
 
 
+def reported_twice(play: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two reports of a listener and song with other event_ids are one play (docs/contract.md)."""
+    elsewhere = (play["source"], play["player"]) != (other["source"], other["player"])
+    # Nobody reported it: the player's own report may differ, too.
+    elsewhere = elsewhere or INFERRED in (play["reason_end"], other["reason_end"])
+    apart: timedelta = abs(play["event_time"] - other["event_time"])
+    return elsewhere and apart <= timedelta(milliseconds=same_play_ms(play["duration_ms"]))
+
+
 def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC with milliseconds, as event_time is sent."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,13 +7,12 @@ docs/contract.md has the rule; what an import leaves out is decided before it is
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from music_streaming.event import INFERRED, same_play_ms
+from music_streaming.event import INFERRED, reported_twice, same_play_ms
 
 _COLUMNS = ("event_id", "source", "user_id", "song_id", "event_time", "player", "duration_ms", "reason_end")
 
@@ -37,7 +36,8 @@ def without(cursor: Any, plays: pa.Table) -> pa.Table:
     for row in those:
         before = kept.setdefault((row["user_id"], row["song_id"]), [])
         if row["source"] == "scrobble" and (
-            row["position"] in known or any(_same(row, other) for other in before)
+            row["position"] in known
+            or any(row["event_id"] != other["event_id"] and reported_twice(row, other) for other in before)
         ):
             left.add(row["position"])
         else:
@@ -45,15 +45,6 @@ def without(cursor: Any, plays: pa.Table) -> pa.Table:
     if not left:
         return plays
     return plays.filter(pa.array([position not in left for position in range(plays.num_rows)]))
-
-
-def _same(row: dict[str, Any], other: dict[str, Any]) -> bool:
-    elsewhere = (row["source"], row["player"]) != (other["source"], other["player"])
-    # Nobody reported it: the player's own report may differ, too.
-    elsewhere = elsewhere or INFERRED in (row["reason_end"], other["reason_end"])
-    apart: dt.timedelta = abs(row["event_time"] - other["event_time"])
-    within = apart <= dt.timedelta(milliseconds=same_play_ms(row["duration_ms"]))
-    return elsewhere and within and row["event_id"] != other["event_id"]
 
 
 def _stored(scrobbles: list[dict[str, Any]], cursor: Any) -> set[int]:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import click
@@ -24,7 +24,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from music_streaming import broker
 from music_streaming.error import MusicError
-from music_streaming.event import Rejected, parse_event, same_play_ms
+from music_streaming.event import Rejected, parse_event, reported_twice
 from music_streaming.scrobble.destinations import (
     CLIENT,
     MOST,
@@ -83,12 +83,8 @@ class Recent:
 
 
 def _same(play: Play, other: Play) -> bool:
-    if play["event_id"] == other["event_id"]:
-        return True
-    elsewhere = play["song_id"] == other["song_id"] and play["player"] != other["player"]
-    apart: timedelta = abs(play["event_time"] - other["event_time"])
-    within = apart <= timedelta(milliseconds=same_play_ms(play["duration_ms"]))
-    return within and elsewhere
+    same_song = play["song_id"] == other["song_id"]
+    return play["event_id"] == other["event_id"] or (same_song and reported_twice(play, other))
 
 
 def wanted(values: Iterable[bytes], listener: str, recent: Recent, now: datetime) -> list[Play]:

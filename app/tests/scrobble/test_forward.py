@@ -221,6 +221,17 @@ def test_a_play_that_is_never_taken_is_left_out_and_the_others_go_on(
     assert "left out: Artist – Song 5" in caplog.text
 
 
+def test_a_play_that_its_player_reports_after_it_was_inferred_goes_on_once() -> None:
+    inferred = play("ada", 1, reason_end=event.INFERRED)
+    later = event.format_time(event.parse_time(inferred["event_time"]) + timedelta(seconds=12))
+    reported = play("ada", 1, event_id=str(uuid.uuid4()), event_time=later)
+    found = [json.dumps(one).encode() for one in (inferred, reported)]
+    assert [one["reason_end"] for one in wanted(found, "ada", Recent(), NOW)] == [event.INFERRED]
+    # Without the mark it is a repeat by the same player.
+    found[0] = json.dumps(inferred | {"reason_end": "trackdone"}).encode()
+    assert len(wanted(found, "ada", Recent(), NOW)) == 2
+
+
 def test_what_is_away_is_not_left_out() -> None:
     def send(_: Any) -> None:
         raise AwayError("503")
