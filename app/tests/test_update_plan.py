@@ -18,6 +18,11 @@ BEFORE = {
         "music-superset": "music/superset:1",
     },
     "migrations": {"001_events.sql": "a", "002_metrics.sql": "b"},
+    "free_mb": 20_000,
+    "data": "/var/lib/music",
+    "data_free_mb": 20_000,
+    "one_disk": True,
+    "databases_mb": 2_000,
 }
 SAME = {
     "version": "0.1.0",
@@ -83,3 +88,12 @@ def test_a_board_without_tables_of_its_own():
     plan = update_plan(BEFORE | {"migrations": None, "images": {"music-kafka": "music/kafka:1"}}, SAME)
     assert not [line for line in plan.lines if line.startswith("migration")]
     assert plan.refused == ""
+
+
+def test_a_disk_without_room_for_the_way_back_is_refused():
+    assert update_plan(BEFORE, SAME).short == ""
+    full = update_plan(BEFORE | {"free_mb": 3_500}, SAME)
+    assert full.short.startswith("3500 MB free, wanted 3900 MB, as the old version's images")
+    two = BEFORE | {"one_disk": False, "free_mb": 3_500, "data_free_mb": 3_000}
+    assert update_plan(two, SAME).short.startswith("3000 MB free in /var/lib/music, wanted 3100 MB")
+    assert update_plan(two | {"data_free_mb": 3_200}, SAME).short == ""

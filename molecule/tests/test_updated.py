@@ -114,6 +114,18 @@ def test_it_says_what_would_change_and_changes_nothing(board, before, releases, 
     assert state(board) == before
 
 
+def test_a_disk_that_is_full_of_backups_stops_it_before_the_switch(board, before, releases, update):
+    board.ssh("sudo mount -t tmpfs -o size=64k tmpfs /var/backups/music")
+    try:
+        done = update(project=releases.broken)
+    finally:
+        board.ssh("sudo umount /var/backups/music")
+    assert done.returncode != 0
+    assert "found 0 MB free, wanted" in done.stdout, done.stdout[-3000:]
+    assert state(board) == before
+    assert json.loads(board.ssh(NOTE).stdout)["state"] == "kept"
+
+
 def test_a_release_that_is_broken_comes_back_by_itself(board, before, releases, update):
     began = time.monotonic()
     done = update(project=releases.broken)

@@ -15,25 +15,31 @@ REST = 4.0
 # What an image takes on the disk, and what else an update needs meanwhile, in MB.
 SIZES = {"kafka": 500, "postgres": 400, "spark": 1_200, "superset": 1_000}
 MEANWHILE = 800
+# A restore leaves so much of the data's disk free (backup/taking.py), in MB.
+FLOOR = 1_100
 # Which containers run an image under another name.
 CONTAINERS = {"spark": ("spark-master", "spark-worker", "metrics")}
 
 
 class Plan(NamedTuple):
-    """Sentences, the first `changes` of which change something; room and minutes that it takes; why not."""
+    """Sentences, the first `changes` of which change something; room and minutes that it takes; why not.
+
+    short: which disk has too little room, empty where none.
+    """
 
     lines: list[str]
     changes: int
     wanted_mb: int
     minutes: int
     refused: str
+    short: str
 
 
 def update_plan(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> Plan:
     """From what way_back.py look said of a board, to what this repository wants of it.
 
     wanted: version, app (folder), images (service -> tag), present (tags that the board has), kept (those
-    that     can be loaded as well), migrations (name -> sha256).
+    that can be loaded as well), migrations (name -> sha256).
     """
     lines, minutes, room, restarts = [], REST, MEANWHILE, set()
     old = {service: image for image, service in _images_of(before["images"]).items()}
@@ -59,7 +65,21 @@ def update_plan(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> Plan:
     if restarts:
         lines.append(f"restarts: {', '.join(sorted(restarts))}, and whatever has other settings")
     lines.append(f"it takes about {round(minutes)} minutes on two x86 cores, a Pi twice as long")
-    return Plan(lines, changes, room, round(minutes), _refusal(applied, wanted["migrations"]))
+    refused = _refusal(applied, wanted["migrations"])
+    return Plan(lines, changes, room, round(minutes), refused, _short(before, room))
+
+
+def _short(before: Mapping[str, Any], room: int) -> str:
+    """Which disk has too little room for both versions and the way back; empty where none."""
+    back = before["databases_mb"] + FLOOR if before.get("databases_mb") else 0
+    why = "as the way back restores the databases beside those that are there"
+    if before.get("one_disk", True):
+        room += back
+    elif before["data_free_mb"] < back:
+        return f"{before['data_free_mb']} MB free in {before['data']}, wanted {back} MB, {why}"
+    if before["free_mb"] < room:
+        return f"{before['free_mb']} MB free, wanted {room} MB, as the old version's images stay, and {why}"
+    return ""
 
 
 def _images_of(containers: Mapping[str, str]) -> dict[str, str]:

@@ -86,6 +86,19 @@ def sql(query: str, database: str) -> list[list[str]] | None:
     return None if done.returncode else [line.split("\t") for line in done.stdout.splitlines()]
 
 
+def room() -> dict[str, Any]:
+    """What is free, and what the databases take: the way back restores them beside those that are there."""
+    settings = tomllib.loads((CONFIG / "music.toml").read_text(encoding="utf-8"))
+    data = Path(settings.get("paths", {}).get("data", "/"))
+    sizes = sql("SELECT sum(pg_database_size(oid)) FROM pg_database WHERE datallowconn", "postgres")
+    return {
+        "data": str(data),
+        "data_free_mb": shutil.disk_usage(data).free // 10**6,
+        "one_disk": data.stat().st_dev == Path("/").stat().st_dev,
+        "databases_mb": 0 if sizes is None else int(sizes[0][0]) // 10**6,
+    }
+
+
 def tables() -> dict[str, Any]:
     """What an update may change of the databases, and how many plays of each source are counted."""
     migrations = sql("SELECT name, sha256 FROM schema_migrations", "music_streaming")
@@ -129,7 +142,7 @@ def look() -> dict[str, Any]:
         found["app"] = app.resolve().name
         ask = "from importlib.metadata import version; print(version('music-streaming'))"
         found["version"] = run(str(app / "bin/python"), "-c", ask, check=False)
-        found |= tables()
+        found |= tables() | room()
     names = run(
         "docker", "ps", "--filter", "label=music.revision", "--format", "{{.Names}} {{.Image}}", check=False
     )
@@ -157,9 +170,8 @@ def keep() -> None:
         text=True,
         check=True,
     )
-    content = {
-        name: value for name, value in look().items() if name not in ("unfinished", "installed", "free_mb")
-    }
+    noted = ("version", "app", "images", "migrations", "superset", "plays")
+    content = {name: value for name, value in look().items() if name in noted}
     write(
         {
             "state": "kept",
