@@ -39,15 +39,19 @@ def ages(database: Database, since: Any, until: Any) -> str:
     return f"{count:,} live plays, age {median:.1f} s (median), {most:.1f} s (99th percentile)"
 
 
+def warm_up(parts: Flow) -> None:
+    """Wait for the first rows, then half a minute: the first batches are those of a cold JVM."""
+    wait_for(lambda: parts.database.value("SELECT count(*) FROM stream_events"), bool, WARM_SECONDS)
+    time.sleep(30)
+
+
 def measure(parts: Flow, count: int) -> None:
     database = parts.database
     with contextlib.closing(database.connect("music_owner")) as connection:
         listener.add(connection, listener.Listener("Ada"))
-    # Spark's first batch takes a while.
-    wait_for(lambda: database.value("SELECT count(*) FROM stream_events"), bool, WARM_SECONDS)
-    # The first batches are those of a cold JVM.
-    warm = database.value("SELECT now()")
-    time.sleep(30)
+    warm_up(parts)
+    quiet = database.value("SELECT now()")
+    time.sleep(60)
     file = parts.settings.paths.data / "history.json"
     file.write_bytes(export(count).getvalue())
     begun, clock = database.value("SELECT now()"), time.perf_counter()
@@ -64,7 +68,7 @@ def measure(parts: Flow, count: int) -> None:
     stored = database.value("SELECT count(*) FROM stream_events WHERE source = 'import'")
     print(done.stdout.splitlines()[-1])
     print(f"{stored:,} plays in the tables after {seconds:.0f} s: {stored / seconds:,.0f} a second")
-    print(f"before it: {ages(database, warm, begun)}")
+    print(f"before it: {ages(database, quiet, begun)}")
     print(f"meanwhile: {ages(database, begun, ended)}")
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
