@@ -72,7 +72,9 @@ def fold(database: Database, hours_before: dt.datetime, days_before: dt.datetime
     now = dt.datetime.now(dt.UTC)
     ages = Ages(10_000, max(1, (now - hours_before).days), max(1, (now - days_before).days))
     with contextlib.closing(database.connect()) as connection:
-        housekeep(connection, ages)
+        # A round takes a limited time.
+        while housekeep(connection, ages).folded_days:
+            pass
 
 
 def sums(database: Database, since: dt.datetime, until: dt.datetime) -> dict[str, list[tuple[Any, ...]]]:
