@@ -170,6 +170,8 @@ def test_a_killed_run_is_gone_on_with(board, before, releases, inventory, update
     assert done.returncode == 0, done.stdout[-5000:]
     assert "was cut off: it is gone on with" in " ".join(done.stdout.split())
     assert json.loads(board.ssh(NOTE).stdout)["backup"] == note["backup"]
+    told = re.search(r"-> 0\.9\.0 \((app-\w+)\)", done.stdout).group(1)
+    assert board.ssh("readlink /opt/music/app").stdout.strip() == told
 
 
 def test_the_new_release_has_every_number_of_the_old_one(board, before, releases):
