@@ -135,9 +135,10 @@ def slow_down(seconds: int) -> Apply:
     def apply(bench: Bench, _chance: random.Random) -> None:
         bench.root(
             # Who is to rest next is asked for while they rest: it takes longer than their turn.
-            f'until=$(($(date +%s) + {seconds})); pids="{pids}"; while [ "$(date +%s)" -lt $until ]; do'
-            f' kill -STOP $pids 2>/dev/null; sleep 0.7; next="{pids}"; kill -CONT $pids 2>/dev/null;'
-            " pids=$next; sleep 0.1; done; true",
+            f'turns=0; until=$(($(date +%s) + {seconds})); pids="{pids}"; while [ "$(date +%s)" -lt $until ]; do'
+            f' kill -STOP $pids 2>/dev/null && turns=$((turns + 1)); sleep 0.7; next="{pids}"; kill -CONT $pids 2>/dev/null;'
+            " pids=$next; sleep 0.1; done;"
+            f" [ $turns -ge {seconds // 3} ] || {{ echo only $turns turns >&2; exit 1; }}",
             timeout=seconds + 120,
         )
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from conftest import UNITS, Board
+from conftest import UNITS, Board, wait_for
 from fault_bench import ACCOUNT, FLUSH_MS, Apply, Bench
 from tail import cut_tail
 
@@ -171,17 +171,27 @@ def clock(shift: str, *, rejected: bool) -> Apply:
     return apply
 
 
+def _in_future(bench: Bench) -> int:
+    """How many records were rejects for their time so far, those that became plays as well."""
+    rows = bench.board.sql(
+        "SELECT coalesce(sum(rejected), 0) FROM ingest_reject_totals WHERE reason = 'in_future'"
+    )
+    return int(rows[-1][0])
+
+
 def clock_behind(bench: Bench, _chance: random.Random) -> list[str]:
     """A sender whose clock is right, seen from a board that is 7 minutes behind.
 
     Its plays are rejects at first. The board's clock comes nearer only by the time that passes, and then they are plays.
     """
     count, folder = 300, f"{ACCOUNT}/clock"
+    before = _in_future(bench)
     bench.root(
         f"test -e {FAKETIME} || apt-get install -y -q libfaketime >/dev/null; rm -rf {folder}; mkdir {folder};"
         f" LD_PRELOAD=$(ls {FAKETIME}) FAKETIME=+7m FAKETIME_DONT_FAKE_MONOTONIC=1"
         f" /opt/music/app/bin/python {ACCOUNT}/load.py 200 {folder} {count}"
     )
+    wait_for(f"{before + count} rejects", lambda: _in_future(bench) >= before + count, seconds=60)
     deadline = time.monotonic() + 300
     while (seen := bench.board.script_on_board("fault_rows.py", folder))["rows"] != count:
         if time.monotonic() > deadline:
@@ -195,12 +205,13 @@ def clock_behind(bench: Bench, _chance: random.Random) -> list[str]:
 
 def no_names(seconds: int) -> Apply:
     """No server of names answers, and the job begins anew meanwhile."""
-    rule = "OUTPUT -p udp --dport 53 -j DROP"
+    rule, known = "OUTPUT -p udp --dport 53 -j DROP", "timeout 20 getent ahosts deb.debian.org >/dev/null"
 
     def apply(bench: Bench, _chance: random.Random) -> None:
         bench.root(
-            f"iptables -w -I {rule}; systemctl restart --no-block music-metrics; sleep {seconds};"
-            f" iptables -w -D {rule}"
+            f"{known} || {{ echo no name is known before >&2; exit 1; }}; iptables -w -I {rule};"
+            f" systemctl restart --no-block music-metrics; sleep {seconds} & {known}; done=$?; wait;"
+            f" iptables -w -D {rule}; [ $done != 0 ] || {{ echo a name was still known >&2; exit 1; }}"
         )
 
     return apply
@@ -212,7 +223,8 @@ def no_ipv6(seconds: int) -> Apply:
 
     def apply(bench: Bench, _chance: random.Random) -> None:
         bench.root(
-            f"{switch}=1; systemctl restart --no-block music-kafka music-metrics; sleep {seconds}; {switch}=0"
+            f"{switch}=1; systemctl restart --no-block music-kafka music-metrics; sleep {seconds};"
+            f' left="$(cat /proc/net/if_inet6)"; {switch}=0; [ -z "$left" ] || {{ echo "$left" >&2; exit 1; }}'
         )
 
     return apply
@@ -226,10 +238,18 @@ def package_cut(bench: Bench, _chance: random.Random) -> None:
         # The bracket keeps this very shell out of what is found.
         " until pid=$(pgrep -f '[d]pkg --status-fd'); do"
         " kill -0 $apt 2>/dev/null || { echo it was too quick to be cut off >&2; exit 1; }; done;"
-        " kill -KILL $pid; wait $apt; dpkg --configure -a >/dev/null;"
+        " kill -KILL $pid; ! wait $apt || { echo it was installed all the same >&2; exit 1; };"
+        " dpkg --configure -a >/dev/null;"
         " apt-get install -y -q --reinstall tzdata >/dev/null && dpkg --audit >&2"
     )
 
 
-# What is running keeps its image; the job comes back from its own.
-PRUNE = "docker system prune --all --force --volumes >/dev/null; systemctl restart --no-block music-metrics"
+def prune(bench: Bench, _chance: random.Random) -> None:
+    """All that Docker does not use goes. What is running keeps its image; the job comes back from its own."""
+    bench.root(
+        "tar c --files-from /dev/null | docker import - music-faults:unused >/dev/null || exit 1;"
+        " docker volume create music-faults >/dev/null || exit 1;"
+        " docker system prune --all --force --volumes >/dev/null || exit 1;"
+        " ! docker image inspect music-faults:unused >/dev/null 2>&1 || { echo nothing was pruned >&2; exit 1; };"
+        " systemctl restart --no-block music-metrics"
+    )

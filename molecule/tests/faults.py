@@ -46,7 +46,6 @@ from fault_processes import (
     stop_for,
 )
 from fault_surroundings import (
-    PRUNE,
     clock,
     clock_behind,
     disk_errors,
@@ -58,6 +57,7 @@ from fault_surroundings import (
     partition,
     power_cut,
     power_cut_with_tail,
+    prune,
 )
 
 # Of what is killed and found dead at once; a fault that lasts may leave a backlog.
@@ -94,7 +94,7 @@ CATALOGUE = [
     Fault("transactions, aborted and committed", transactions, daily=False),
     Fault("a small file of the broker spoiled", spoil_small_file, daily=False),
     Fault("job slowed down to a tenth for 60 s", slow_down(60), lasts=60, daily=False),
-    Fault("docker system prune --all --volumes", shell(PRUNE), daily=False),
+    Fault("docker system prune --all --volumes", prune, daily=False),
     Fault("package installation cut off", package_cut, daily=False),
     Fault("disk read-only 30 s", disk_read_only, lasts=120, daily=False),
     Fault("disk with write errors 20 s", disk_errors, lasts=120, daily=False),
