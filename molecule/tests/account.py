@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from account_file import acknowledged
+from account_file import ENTRY, acknowledged
 from music_streaming import metrics
 from music_streaming.broker import topic_state
 from music_streaming.settings import Role, Settings
@@ -89,7 +89,6 @@ with (
     found = [play for play in valid_plays(settings, starts, ends) if not may_have_expired(settings, play)]
     ids = {play["event_id"] for play in found}
     load = {play["event_id"] for play in found if play["source"] != "demo"}
-    scrobbles = {play["event_id"] for play in found if play["source"] == "scrobble"}
     # Read from Kafka before the load had noted the acknowledgement.
     early = set(before["early"])
     missing = without_row(cursor, acks | ids)
@@ -120,7 +119,7 @@ print(
     json.dumps(
         {
             "acknowledged": len(acks),
-            "scrobbled": len(acks & scrobbles),
+            "scrobbled": (positions["scrobbled"] - before["positions"].get("scrobbled", 0)) // ENTRY.size,
             "kafka": len(ids),
             "not_in_kafka": sorted(acks - load - early),
             "not_in_postgres": sorted(missing),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import time
@@ -54,12 +55,16 @@ class Outcome:
     limit: float
     recovery: float
     acknowledged: int = 0
+    # Of those, by the scrobble server.
+    scrobbled: int = 0
     kafka: int = 0
     taken: int = 0
     lost: int = 0
     doubled: int = 0
     exactness: dict[str, int] = field(default_factory=dict)
     remark: str = ""
+    # Of the machine over the last minute, when the board had recovered: others may work there, too.
+    load: float = 0
 
     @property
     def ok(self) -> bool:
@@ -186,12 +191,14 @@ class Bench:
         try:
             self.taken |= set(fault.apply(self, chance) or ())
             recovery = self.wait_recovered()
+            load = os.getloadavg()[0]
             self.wait_load()
             self.settle()
         # Whatever it is, the faults behind it are still to be applied.
         except (Exception, pytest.fail.Exception) as error:
             remark = f"{type(error).__name__}: {_said_by(error)}"[-500:]
-            return Outcome(fault.name, fault.limit, time.monotonic() - started, remark=remark)
+            lasted, load = time.monotonic() - started, os.getloadavg()[0]
+            return Outcome(fault.name, fault.limit, lasted, remark=remark, load=load)
         seen = self._found()
         gone = seen["not_in_postgres"]
         remarks = []
@@ -210,12 +217,14 @@ class Bench:
             limit=fault.limit,
             recovery=recovery,
             acknowledged=seen["acknowledged"],
+            scrobbled=seen["scrobbled"],
             kafka=seen["kafka"],
             taken=len(gone & self.taken),
             lost=len(gone - self.taken) + seen["short"],
             doubled=seen["doubled"],
             exactness=seen["exactness"],
             remark="; ".join(remarks),
+            load=load,
         )
 
 

@@ -16,9 +16,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 import random
 import re
 import signal
+import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -156,18 +158,24 @@ def summary(outcomes: list[Outcome]) -> Table:
 
 def markdown(outcomes: list[Outcome], seed: int) -> str:
     """The summary as a table of the docs."""
+    loads = [one.load for one in outcomes]
     lines = [
         f"{len(outcomes)} faults in the order of seed {seed}, "
-        f"{sum(one.kafka for one in outcomes):,} plays read again from Kafka after them.",
+        f"{sum(one.kafka for one in outcomes):,} plays read again from Kafka after them, "
+        f"{sum(one.scrobbled for one in outcomes):,} scrobbles among those that were acknowledged. "
+        f"The load of the machine, of {os.cpu_count()} processors, was {min(loads):.0f} to {max(loads):.0f}, "
+        f"{statistics.median(loads):.0f} in the middle.",
         "",
-        "| fault | times | longest recovery s | limit s | lost | doubled | taken by the fault | missed |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| fault | times | longest recovery s | load then | limit s | lost | doubled | taken by the fault | missed |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name in [*sorted({one.name for one in outcomes}), "**all**"]:
         those = [one for one in outcomes if name in (one.name, "**all**")]
+        longest = max(those, key=lambda one: one.recovery)
         numbers = (
             len(those),
-            round(max(one.recovery for one in those)),
+            round(longest.recovery),
+            round(longest.load),
             max(one.limit for one in those),
             *(sum(getattr(one, column) for one in those) for column in ("lost", "doubled", "taken")),
             sum(not one.ok for one in those),
@@ -227,9 +235,9 @@ def main(
                 with record.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
             console.print(
-                f"{time.strftime('%H:%M:%S')} {outcome.name}: {outcome.recovery:.0f} s, {outcome.acknowledged} acknowledged,"
-                f" {outcome.kafka} in Kafka, {outcome.taken} taken, {outcome.lost} lost, {outcome.doubled} doubled"
-                f" {outcome.remark}",
+                f"{time.strftime('%H:%M:%S')} {outcome.name}: {outcome.recovery:.0f} s, {outcome.acknowledged} acknowledged"
+                f" ({outcome.scrobbled} scrobbles), {outcome.kafka} in Kafka, {outcome.taken} taken, {outcome.lost} lost, {outcome.doubled} doubled,"
+                f" load {outcome.load:.1f} {outcome.remark}",
                 highlight=False,
             )
     finally:

@@ -37,13 +37,13 @@ def test_a_run_goes_on_behind_its_record(tmp_path):
         (fault.name, chance.random()) for fault, chance in second
     ]
     assert len(first) == len(CATALOGUE) + sum(not fault.lasts for fault in CATALOGUE)
-    whole = {"name": "fault", "limit": 60, "recovery": 61.2, "lost": 3, "kafka": 5000}
+    whole = {"name": "fault", "limit": 60, "recovery": 61.2, "lost": 3, "kafka": 5000, "load": 7}
     record = tmp_path / "record"
     record.write_text(json.dumps(whole) + "\n" + json.dumps(whole)[:20])
     outcomes = recorded(record)
     assert outcomes == [Outcome(**whole)]
     assert recorded(record) == outcomes
-    assert "| fault | 1 | 61 | 60 | 3 | 0 | 0 | 1 |" in markdown(outcomes, 7)
+    assert "| fault | 1 | 61 | 7 | 60 | 3 | 0 | 0 | 1 |" in markdown(outcomes, 7)
 
 
 def test_no_fault_loses_or_doubles_a_play(board):
