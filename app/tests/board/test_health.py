@@ -134,17 +134,28 @@ def test_red_comes_first_and_the_broken_link_stands_for_what_follows_from_it(uni
 
 
 @pytest.mark.parametrize(
-    ("hour", "week", "expected"), [(99, 0, 0), (120, 0, 1), (120, 2016, 0), (2000, 2016, 1)]
+    ("hour", "week", "expected"),
+    [
+        ((99, 99), 0, 0),
+        ((120, 120), 0, 1),
+        ((120, 12_000), 0, 1),
+        ((259, 494_000), 0, 0),
+        ((120, 120), 2016, 0),
+        ((2000, 2000), 2016, 1),
+    ],
 )
 def test_a_surge_of_rejects(settings, database, hour, week, expected):
-    """week: rejects of a whole week before, 12 an hour for 2016."""
+    """hour: rejects of the last one, and all its records; week: rejects of the one before, 12 an hour for 2016."""
     insert = (
         "INSERT INTO ingest_batches (topic, records, accepted, duplicates, late, rejected, tombstones, read_at,"
-        " committed_at) VALUES ('x', 1, 0, 0, 0, %s, 0, now(), now() - %s)"
+        " committed_at) VALUES ('x', %s, 0, 0, 0, %s, 0, now(), now() - %s)"
     )
     with contextlib.closing(database.connect("music_writer")) as connection, connection:
-        for count, before in ((hour, timedelta(minutes=5)), (week, timedelta(days=7))):
-            connection.cursor().execute(insert, (count, before))
+        for count, records, before in (
+            (*hour, timedelta(minutes=5)),
+            (week, week, timedelta(days=7)),
+        ):
+            connection.cursor().execute(insert, (records, count, before))
     assert len(health.of_the_database(Board(settings))) == expected
 
 
