@@ -60,13 +60,12 @@ class Before(NamedTuple):
 
 def rows(board: Board) -> dict[str, str]:
     """Table -> number of rows and the sum of their hashes, of those that stand still while nothing is played."""
-    found = {}
-    for (table,) in board.sql(TABLES):
-        count = (
-            f'SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) FROM "{table}" AS t'
-        )
-        found[table] = " ".join(admin(board, count))
-    return found
+    # In one statement: a login for each of a hundred tables took minutes.
+    counts = (
+        f"SELECT '{table}', count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) FROM \"{table}\" AS t"
+        for (table,) in board.sql(TABLES)
+    )
+    return dict(line.split(",", 1) for line in admin(board, " UNION ALL ".join(counts)))
 
 
 def admin(board: Board, statement: str, database: str = "music_streaming") -> list[str]:
