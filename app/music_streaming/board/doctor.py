@@ -28,6 +28,8 @@ OK, NOTE, BROKEN, UNSEEN = "ok", "note", "broken", "not looked at"
 # Seconds: how long a link may take before it counts as broken, and how long after mending it is waited for.
 LIMIT, FLOW_LIMIT, MENDED_LIMIT = 60.0, 150.0, 300.0
 FLOW_SECONDS = 60.0
+# Kinds whose mending shows at once.
+AT_ONCE = ("disk-full",)
 JOURNAL_LINES = 20
 
 
@@ -213,6 +215,8 @@ def _mend(of: Board, step: Step) -> tuple[list[str], Step]:
         return [], step
     if not done:
         return [], step
+    if step.kind in AT_ONCE:
+        return done, look(of, step.link)
     waiting = tenacity.Retrying(
         # Another breakage of the same link has its own mending.
         retry=tenacity.retry_if_result(

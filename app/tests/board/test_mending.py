@@ -7,6 +7,7 @@ import contextlib
 from surroundings import named
 
 from music_streaming.board import doctor, mending
+from music_streaming.board.breakages import Broken
 from music_streaming.board.doctor import OK, examine, look
 from music_streaming.board.machine import Board
 
@@ -69,6 +70,19 @@ def test_who_may_not_mend_is_told_how(whole, units):
     units.refuse = True
     broken = examine(whole, fix=True).broken
     assert broken.remedy.startswith("sudo musicctl doctor --fix; or sudo systemctl start music-kafka")
+
+
+def test_a_disk_that_stays_full_is_told_at_once(whole, monkeypatch):
+    looked = []
+
+    def full(_):
+        looked.append(1)
+        raise Broken("disk-full", "900 MiB free")
+
+    monkeypatch.setitem(doctor.LINKS, "disk", full)
+    monkeypatch.setattr(doctor, "mend", lambda *_: ["freed 60 MiB"])
+    broken = examine(whole, fix=True).broken
+    assert (broken.kind, broken.mended, len(looked)) == ("disk-full", ["freed 60 MiB"], 2)
 
 
 def test_freeing_the_disk_removes_what_is_fetched_again(whole, monkeypatch):
