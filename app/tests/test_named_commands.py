@@ -15,7 +15,7 @@ from music_streaming.cli import main as musicctl
 PLACES = ["app", "docs", "files", "inventory", "molecule", "playbooks", "roles", "*.md", "Makefile"]
 # What follows the command's name where a sentence goes on.
 PROSE = {"and", "can", "from", "imports", "is", "on", "or", "read", "show", "the", "without"}
-END = re.compile(r"[`\"'();|&<>{}\\]|\.(?:\s|$)|\n\n|\n *[a-z_-]+: ")
+END = re.compile(r", then |[`\"'();|&<>{}\\]|\.(?:\s|$)|\n\n|\n *[a-z_-]+: ")
 
 
 def named(text: str) -> Iterator[list[str]]:
