@@ -76,7 +76,7 @@ test-board: setup-test ## the stories on a simulated board
 
 test-long: setup-test $(CLIENTS) ## the stories that make boards of their own, and other people's players
 	pytest -n0 -m clients app/tests/scrobble/test_clients.py
-	pytest -p no:cacheprovider -o timeout=1800 molecule/tests/test_{used,cloud_init,proxy,doctor,restored,moved,updated,offline}.py
+	pytest -p no:cacheprovider -o timeout=1800 molecule/tests/test_{used,cloud_init,proxy,doctor,restored,moved,updated,updated_postgres,offline}.py
 
 test-faults: setup-test ## faults under load on a board of their own, in the order of SEED, the short ones ROUNDS times
 	@mkdir -p .cache

@@ -40,6 +40,16 @@ def test_the_same_version_changes_nothing():
     assert plan.lines == ["it takes about 4 minutes on two x86 cores, a Pi twice as long"]
 
 
+def test_data_of_an_older_postgresql_are_taken_along():
+    plan = update_plan(BEFORE | {"postgres": "15"}, SAME | {"postgres": "17"})
+    assert plan.changes == 1
+    assert plan.lines[0] == (
+        "data of PostgreSQL 15 -> 17, through the backup; those of before stay in "
+        "/var/lib/music/postgres/data-15 until you remove them"
+    )
+    assert update_plan(BEFORE | {"postgres": "17"}, SAME | {"postgres": "17"}).changes == 0
+
+
 def test_versions_images_migrations_restarts_and_minutes_are_told():
     images = SAME["images"] | {
         "spark": "music/spark:2",

@@ -50,17 +50,36 @@ def older(folder: Path) -> Path:
     return copied(folder, commit) if commit else renamed(copied(folder), "0.0.9")
 
 
-def newer(folder: Path) -> tuple[Path, str]:
-    """A release with a migration, and an image of another content; the name of the migration."""
+def with_postgres_15(folder: Path) -> Path:
+    """A release whose PostgreSQL is that of Debian 12."""
+    for name, old, new in (
+        ("files/images/postgres/Dockerfile", "postgresql-17", "postgresql-15"),
+        ("files/images/postgres/Dockerfile", "postgresql/17", "postgresql/15"),
+        ("roles/postgres/vars/main.yml", "base: trixie", "base: bookworm"),
+        ("roles/postgres/vars/main.yml", '__postgres_version: "17"', '__postgres_version: "15"'),
+        # What 15 does not know.
+        ("roles/postgres/tasks/initdb.yml", "- --locale-provider=builtin", "- --locale-provider=libc"),
+        ("roles/postgres/tasks/initdb.yml", "      - --builtin-locale=C.UTF-8\n", ""),
+    ):
+        file = folder / name
+        text = file.read_text(encoding="utf-8")
+        assert old in text, f"no {old} in {name}"
+        file.write_text(text.replace(old, new), encoding="utf-8")
+    return folder
+
+
+def newer(folder: Path, *, image: bool = True) -> tuple[Path, str]:
+    """A release with a migration and, with `image`, one of another content; the name of the migration."""
     renamed(copied(folder), "0.9.0")
-    with (folder / "files/images/postgres/Dockerfile").open("a", encoding="utf-8") as file:
-        file.write("# Of another release.\n")
+    if image:
+        with (folder / "files/images/postgres/Dockerfile").open("a", encoding="utf-8") as file:
+            file.write("# Of another release.\n")
     return folder, with_migration(folder, GOOD)
 
 
-def broken(folder: Path) -> Path:
+def broken(folder: Path, *, image: bool = True) -> Path:
     """The same, but for its migration, which loses rows, and its job, which ends at its start."""
-    newer(folder)
+    newer(folder, image=image)
     next(folder.glob("files/schema/*_planted.sql")).write_text(LOSES_ROWS, encoding="utf-8")
     renamed(folder, "0.9.1")
     job = folder / "app/music_streaming/stream.py"

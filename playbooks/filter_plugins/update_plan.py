@@ -39,7 +39,7 @@ def update_plan(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> Plan:
     """From what way_back.py look said of a board, to what this repository wants of it.
 
     wanted: version, app (folder), images (service -> tag), present (tags that the board has), kept (those
-    that can be loaded as well), migrations (name -> sha256).
+    that can be loaded as well), postgres (major version), migrations (name -> sha256).
     """
     lines, minutes, room, restarts = [], REST, MEANWHILE, set()
     old = {service: image for image, service in _images_of(before["images"]).items()}
@@ -58,6 +58,11 @@ def update_plan(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> Plan:
             f"{wanted['version']} ({wanted['app']})",
         )
         restarts |= {"metrics", "producer", "scrobble"}
+    if before.get("postgres") and before["postgres"] != wanted["postgres"]:
+        lines.append(
+            f"data of PostgreSQL {before['postgres']} -> {wanted['postgres']}, through the backup; those of "
+            f"before stay in {before['data']}/postgres/data-{before['postgres']} until you remove them"
+        )
     applied = before["migrations"] or {}
     pending = [name for name in sorted(wanted["migrations"]) if name not in applied]
     lines += [f"migration: {name}" for name in pending] if before["migrations"] is not None else []

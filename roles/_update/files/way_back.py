@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""usage: way_back.py look | keep | backup FILE | done | files | databases | start | numbers | return.
+"""usage: way_back.py look | keep | backup F | aside V | done | files | databases | start | numbers | return.
 
 The way back of an update, on one board as root, with nothing but the system's Python: neither version's
 program is trusted. What it takes lies in /opt/music/update: before.tar (units, settings, secrets, helpers)
@@ -8,9 +8,10 @@ and before.json.
 look       print what runs, and an update that is unfinished, as JSON
 keep       note what runs now; nothing where an update is unfinished, whose note stays
 backup F   note the backup that was taken; from now on the update is unfinished
+aside V    stop what writes, and put the data of PostgreSQL V aside: another version reads none of them
 done       note that the update has succeeded
 files      stop the services, put units, settings and helpers back, and the program
-databases  bring the backup back where the update has changed tables
+databases  bring the data that were put aside back, or the backup where the update has changed tables
 start      start the services again
 numbers    wait until at least the plays of before are counted again, and compare the tables
 return     files, databases, start and numbers, by hand: sudo /opt/music/update/way_back.py return
@@ -42,6 +43,7 @@ KEPT = (
 )
 NOT_KEPT = {"etc/music/before"}
 NUMBERS_SECONDS = 600
+WRITERS = [f"music-{name}" for name in ("producer", "scrobble", "forward", "metrics", "superset", "postgres")]
 # Where a backup mounts a disk that is named by its label.
 MOUNTS = Path("/run/music-backup")
 
@@ -86,10 +88,20 @@ def sql(query: str, database: str) -> list[list[str]] | None:
     return None if done.returncode else [line.split("\t") for line in done.stdout.splitlines()]
 
 
+def data_root() -> Path:
+    settings = tomllib.loads((CONFIG / "music.toml").read_text(encoding="utf-8"))
+    return Path(settings.get("paths", {}).get("data", "/"))
+
+
+def data_version(folder: Path) -> str:
+    """Major version of a cluster of PostgreSQL; empty where there is none."""
+    file = folder / "PG_VERSION"
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+
+
 def room() -> dict[str, Any]:
     """What is free, and what the databases take: the way back restores them beside those that are there."""
-    settings = tomllib.loads((CONFIG / "music.toml").read_text(encoding="utf-8"))
-    data = Path(settings.get("paths", {}).get("data", "/"))
+    data = data_root()
     sizes = sql("SELECT sum(pg_database_size(oid)) FROM pg_database WHERE datallowconn", "postgres")
     return {
         "data": str(data),
@@ -134,6 +146,7 @@ def look() -> dict[str, Any]:
     found: dict[str, Any] = {
         "installed": app.exists(),
         "version": "",
+        "postgres": "",
         "app": "",
         "images": {},
         "unfinished": None,
@@ -143,6 +156,7 @@ def look() -> dict[str, Any]:
         ask = "from importlib.metadata import version; print(version('music-streaming'))"
         found["version"] = run(str(app / "bin/python"), "-c", ask, check=False)
         found |= tables() | room()
+        found["postgres"] = data_version(data_root() / "postgres/data")
     names = run(
         "docker", "ps", "--filter", "label=music.revision", "--format", "{{.Names}} {{.Image}}", check=False
     )
@@ -192,11 +206,46 @@ def set_state(state: str, **more: object) -> None:
     write(note() | {"state": state} | more)
 
 
+def aside(version: str) -> None:
+    """Again after a run that was cut off: data of another version are not touched."""
+    folder = data_root() / "postgres"
+    data, old = folder / "data", folder / f"data-{version}"
+    set_state(note()["state"], aside=version)
+    run("systemctl", "stop", *WRITERS)
+    mount_of(Path(note()["backup"]))
+    if data_version(data) != version:
+        return
+    if old.exists():
+        raise WayBackError(
+            f"{old} beside {data}", "one of them", f"see which is old, sudo rm -r {old}, run again."
+        )
+    data.rename(old)
+
+
+def data_back(version: str) -> None:
+    """The data that `aside` put there; what the newer version made goes."""
+    folder = data_root() / "postgres"
+    data, old, failed = folder / "data", folder / f"data-{version}", folder / "data-failed"
+    if old.exists():
+        shutil.rmtree(failed, ignore_errors=True)
+        if data.exists():
+            data.rename(failed)
+        old.rename(data)
+    shutil.rmtree(failed, ignore_errors=True)
+
+
 def refuse_impossible(before: dict[str, Any]) -> None:
     """WayBackError, before anything is changed, where something of the old version is gone."""
     if not (HOME / before["app"]).is_dir():
         raise WayBackError(
             f"no {HOME / before['app']}", "the program of before", "set up that version with site.yml."
+        )
+    folder, version = data_root() / "postgres", before.get("aside")
+    if version and version not in (data_version(folder / "data"), data_version(folder / f"data-{version}")):
+        raise WayBackError(
+            f"no data of PostgreSQL {version} in {folder}",
+            "those of before",
+            f"set up that version with restore.yml and {before['backup']}.",
         )
     for image in sorted(set(before["images"].values())):
         if subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
@@ -225,6 +274,9 @@ def databases() -> None:
     before = note()
     if before["migrations"] is None:
         return  # another board's
+    if version := before.get("aside"):
+        data_back(version)
+        print(f"changed: the data of PostgreSQL {version} are back")
     run("systemctl", "start", "music-postgres.service")
     now = tables()
     if all(now[name] == before[name] for name in ("migrations", "superset")):
@@ -285,6 +337,12 @@ def put_back() -> None:
     set_state("returned")
 
 
+def unmount(backup: Path) -> None:
+    """The disk that `aside` mounted."""
+    if backup.is_relative_to(MOUNTS):
+        run("umount", str(MOUNTS / backup.relative_to(MOUNTS).parts[0]), check=False)
+
+
 def main() -> None:
     verb, *rest = sys.argv[1:] or ["help"]
     steps = {
@@ -300,8 +358,11 @@ def main() -> None:
             print(json.dumps(look()))
         elif verb == "backup":
             set_state(UNFINISHED, backup=rest[0], plays=tables()["plays"])
+        elif verb == "aside":
+            aside(rest[0])
         elif verb in ("done", "returned"):
             set_state(verb)
+            unmount(Path(note()["backup"]))
         elif verb in steps:
             steps[verb]()
         else:
