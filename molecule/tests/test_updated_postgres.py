@@ -14,7 +14,7 @@ from releases import broken, newer, older, with_postgres_15
 from test_restored import PLAYS, stand_still
 from test_updated import NOTE, QUIET, Before, Play, Releases, differing, state
 
-DATA = "sudo sh -c 'cd /var/lib/music/postgres && grep . */PG_VERSION'"
+DATA = "sudo sh -c 'cd /var/lib/music/postgres && grep -H . */PG_VERSION'"
 SERVER = "SELECT current_setting('server_version_num')::int / 10000"
 UNITS = "systemctl is-active music-metrics music-superset music-kafka music-postgres music-scrobble"
 
