@@ -184,6 +184,14 @@ def inventory_of(board: Board, folder: Path) -> Path:
     return file
 
 
+def wait_until_healthy(board: Board, seconds: float = 180) -> None:
+    """Wait until `musicctl status` finds nothing wrong; what it says last is shown where it does."""
+    said = testing.wait_for(
+        lambda: board.ssh("sudo musicctl status", check=False), lambda done: done.returncode == 0, seconds
+    )
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
 def playbook_command(inventory: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """The command that runs a playbook in the folder of a release, and its environment."""
     argv = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", inventory, *arguments]

@@ -18,6 +18,7 @@ from conftest import (
     recount,
     run_playbook,
     wait_for,
+    wait_until_healthy,
 )
 
 # A disk of memory: the board has no other. fstab names it, as it would a real one.
@@ -100,11 +101,7 @@ def test_a_run_that_is_killed_while_nothing_plays_loses_nothing(board, inventory
     )
     # As a start of the board does.
     board.ssh("sudo systemctl start music.target music-producer", timeout=300)
-    wait_for(
-        "a healthy board",
-        lambda: board.ssh("sudo musicctl status", check=False).returncode == 0,
-        seconds=180,
-    )
+    wait_until_healthy(board)
 
 
 def test_the_next_run_takes_every_play_to_the_disk(board, inventory, disk):
@@ -117,11 +114,7 @@ def test_the_next_run_takes_every_play_to_the_disk(board, inventory, disk):
     assert int(board.sql(ACCEPTED)[0][0]) >= before
     recount(board)
     board.ssh("sudo musicctl validate")
-    wait_for(
-        "a healthy board",
-        lambda: board.ssh("sudo musicctl status", check=False).returncode == 0,
-        seconds=180,
-    )
+    wait_until_healthy(board)
     shown = board.ssh("systemctl show --property RequiresMountsFor --value music-kafka music-postgres").stdout
     assert shown.split().count(NEW) == 2, shown
     assert ".moving-from" not in board.ssh(f"sudo ls -A {NEW}").stdout

@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from conftest import BARE, CONTAINERS, UNITS, Board, wait_for
+from conftest import BARE, CONTAINERS, UNITS, Board, wait_for, wait_until_healthy
 from snapshot import OF_THE_SYSTEM, changes
 
 # Kafka takes no partitions away, and the story "edited" has made six.
@@ -163,7 +163,7 @@ def test_it_returns_to_its_data(board, play, before):
     grown = twice(board) - came_twice
     new = int(board.sql(f"SELECT count(*) FROM stream_events WHERE ingested_at > '{until}'")[0][0])
     assert grown <= new
-    wait_for("a healthy board", lambda: board.ssh("sudo musicctl status", check=False).returncode == 0)
+    wait_until_healthy(board)
     board.ssh("sudo musicctl validate")
 
 
