@@ -20,6 +20,7 @@ from conftest import (
     wait_for,
     wait_until_healthy,
 )
+from test_restored import stand_still
 
 # A disk of memory: the board has no other. fstab names it, as it would a real one.
 DISK = "tmpfs /mnt/disk tmpfs size=8g,mode=755 0 0"
@@ -112,7 +113,9 @@ def test_the_next_run_takes_every_play_to_the_disk(board, inventory, disk):
     assert f"music_data_root: {NEW}" in told
     assert f"sudo rm -r {OLD}" in told
     assert int(board.sql(ACCEPTED)[0][0]) >= before
+    stand_still(board)
     recount(board)
+    board.ssh("sudo systemctl start music-producer")
     board.ssh("sudo musicctl validate")
     wait_until_healthy(board)
     shown = board.ssh("systemctl show --property RequiresMountsFor --value music-kafka music-postgres").stdout
