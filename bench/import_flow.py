@@ -39,6 +39,13 @@ def ages(database: Database, since: Any, until: Any) -> str:
     return f"{count:,} live plays, age {median:.1f} s (median), {most:.1f} s (99th percentile)"
 
 
+def tell_ages(database: Database, quiet: Any, begun: Any, ended: Any) -> None:
+    """Print the ages before and during what was measured, and what else the machine had to do."""
+    print(f"before it: {ages(database, quiet, begun)}")
+    print(f"meanwhile: {ages(database, begun, ended)}")
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+
+
 def warm_up(parts: Flow) -> None:
     """Wait for the first rows, then half a minute: the first batches are those of a cold JVM."""
     wait_for(lambda: parts.database.value("SELECT count(*) FROM stream_events"), bool, WARM_SECONDS)
@@ -68,9 +75,7 @@ def measure(parts: Flow, count: int) -> None:
     stored = database.value("SELECT count(*) FROM stream_events WHERE source = 'import'")
     print(done.stdout.splitlines()[-1])
     print(f"{stored:,} plays in the tables after {seconds:.0f} s: {stored / seconds:,.0f} a second")
-    print(f"before it: {ages(database, quiet, begun)}")
-    print(f"meanwhile: {ages(database, begun, ended)}")
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    tell_ages(database, quiet, begun, ended)
 
 
 @click.command(help=__doc__)

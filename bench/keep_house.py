@@ -10,13 +10,12 @@ their row is committed: before it, and meanwhile.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 
 import click
 
-from import_flow import ages, warm_up
+from import_flow import tell_ages, warm_up
 from music_streaming import retention
 from music_streaming.demo.backfill import backfill
 from music_streaming.testing.trial.services import Flow, flow
@@ -41,9 +40,7 @@ def measure(parts: Flow, days: int) -> None:
                 expired, folded = expired + (done.expired or 0), folded + done.folded_days
             seconds = time.perf_counter() - clock
             print(f"{what} in {seconds:.1f} s: {expired:,} plays expired, windows of {folded} days folded")
-    print(f"before it: {ages(database, quiet, begun)}")
-    print(f"meanwhile: {ages(database, begun, database.value('SELECT now()'))}")
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    tell_ages(database, quiet, begun, database.value("SELECT now()"))
 
 
 @click.command(help=__doc__)
