@@ -177,11 +177,28 @@ def own_board(name: str) -> Iterator[Board]:
         board.power("down")
 
 
+def board_of_a_story(name: str) -> Any:
+    """The fixture `board` of a story that makes a board of its own: board = board_of_a_story("moved")."""
+
+    @pytest.fixture(scope="module", name="board")
+    def made() -> Iterator[Board]:
+        with own_board(name) as board:
+            yield board
+
+    return made
+
+
 def inventory_of(board: Board, folder: Path) -> Path:
     """An inventory file of a board, in `folder`."""
     file = folder / f"{board.name}.yml"
     file.write_text(board.power("inventory"), encoding="utf-8")
     return file
+
+
+@pytest.fixture(scope="module")
+def inventory(board: Board, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The inventory file of a story's own board."""
+    return str(inventory_of(board, tmp_path_factory.mktemp("inventory")))
 
 
 def wait_until_healthy(board: Board, seconds: float = 180) -> None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
 from conftest import (
     PROJECT,
-    Board,
-    inventory_of,
-    own_board,
+    board_of_a_story,
     playbook_command,
     recount,
     run_playbook,
@@ -30,22 +27,17 @@ SITE = ("site.yml", "-e", "pipeline_history_days=0")
 ACCEPTED = "SELECT coalesce(sum(accepted), 0) FROM ingest_totals"
 
 
-@pytest.fixture(scope="module")
-def board() -> Iterator[Board]:
-    """A board of this story's own."""
-    with own_board("moved") as board:
-        yield board
+board = board_of_a_story("moved")
 
 
 @pytest.fixture(scope="module")
-def inventory(board, tmp_path_factory) -> str:
+def inventory(board, inventory) -> str:
     """The board set up, with plays in its tables."""
-    file = str(inventory_of(board, tmp_path_factory.mktemp("inventory")))
-    done = run_playbook(file, *SITE)
+    done = run_playbook(inventory, *SITE)
     assert done.returncode == 0, done.stdout[-5000:]
     # At people's pace 0.4 come in a second.
     wait_for("plays", lambda: int(board.sql(ACCEPTED)[0][0]) > 30, seconds=300)
-    return file
+    return inventory
 
 
 @pytest.mark.parametrize(

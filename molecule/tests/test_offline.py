@@ -9,23 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PROJECT, Board, inventory_of, own_board, run_playbook
+from conftest import PROJECT, Board, board_of_a_story, run_playbook
 
 Play = Callable[..., subprocess.CompletedProcess[str]]
 # In no cache: what is loaded then comes from the archive.
 ALONE = ("-e", "music_images_cache=")
 
 
-@pytest.fixture(scope="module")
-def board() -> Iterator[Board]:
-    """A board of this story's own."""
-    with own_board("offline") as board:
-        yield board
+board = board_of_a_story("offline")
 
 
 @pytest.fixture(scope="module")
-def play(board, tmp_path_factory) -> Play:
-    inventory = str(inventory_of(board, tmp_path_factory.mktemp("inventory")))
+def play(inventory) -> Play:
     return functools.partial(run_playbook, inventory, timeout=1500)
 
 

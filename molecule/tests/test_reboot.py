@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from conftest import recount, wait_for
+from conftest import recount, wait_until_healthy
 
 
 def test_board_is_at_work_again_by_itself(board):
-    wait_for(
-        "a healthy board", lambda: board.ssh("sudo musicctl status", check=False).returncode == 0, seconds=180
-    )
+    wait_until_healthy(board)
     board.ssh("sudo musicctl trace")
 
 

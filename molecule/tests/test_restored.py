@@ -6,13 +6,13 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from conftest import Board, inventory_of, own_board, recount, run_playbook, wait_for
+from conftest import Board, board_of_a_story, inventory_of, recount, run_playbook, wait_for
 
 PASSPHRASE = "correct horse battery staple"  # noqa: S105
 SETTINGS = ("-e", f'backup_passphrase="{PASSPHRASE}"', "-e", "backup_place=/srv/backups")
@@ -28,11 +28,7 @@ PLAYS = "SELECT source, accepted FROM ingest_totals ORDER BY source"
 Play = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module")
-def board() -> Iterator[Board]:
-    """A board of this story's own, set up."""
-    with own_board("restored") as board:
-        yield board
+board = board_of_a_story("restored")
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from conftest import Board, inventory_of, own_board, playbook_command, run_playbook, wait_for
+from conftest import Board, board_of_a_story, playbook_command, run_playbook, wait_for
 from releases import broken, newer, older
 from test_restored import PLAYS, rows, stand_still
 
@@ -46,16 +46,7 @@ class Before(NamedTuple):
     migrations: list[list[str]]
 
 
-@pytest.fixture(scope="module")
-def board() -> Iterator[Board]:
-    """A board of this story's own."""
-    with own_board("updated") as board:
-        yield board
-
-
-@pytest.fixture(scope="module")
-def inventory(board, tmp_path_factory) -> str:
-    return str(inventory_of(board, tmp_path_factory.mktemp("inventory")))
+board = board_of_a_story("updated")
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +71,9 @@ def state(board: Board) -> Before:
     )
 
 
-@pytest.fixture(scope="module")
-def before(board, inventory, releases) -> Before:
-    """The old release, set up with its history; then nothing plays."""
-    done = run_playbook(inventory, "site.yml", project=releases.old)
+def set_up(board: Board, inventory: str, release: Path) -> Before:
+    """The release, set up with its history; then nothing plays."""
+    done = run_playbook(inventory, "site.yml", project=release)
     assert done.returncode == 0, done.stdout[-5000:]
     stand_still(board)
     board.ssh("sudo systemctl disable music-producer")
@@ -92,11 +82,23 @@ def before(board, inventory, releases) -> Before:
     return found
 
 
+@pytest.fixture(scope="module")
+def before(board, inventory, releases) -> Before:
+    return set_up(board, inventory, releases.old)
+
+
 def differing(found: dict[str, str], wanted: dict[str, str]) -> dict[str, tuple[str | None, str | None]]:
     names = found.keys() | wanted.keys()
     return {
         name: (found.get(name), wanted.get(name)) for name in names if found.get(name) != wanted.get(name)
     }
+
+
+def assert_all_is_back(board: Board, before: Before) -> None:
+    """Every table has the rows of before, and all else is as it was."""
+    after = state(board)
+    assert differing(after.rows, before.rows) == {}
+    assert after._replace(rows={}) == before._replace(rows={})
 
 
 def test_it_says_what_would_change_and_changes_nothing(board, before, releases, update):
@@ -135,9 +137,7 @@ def test_a_release_that_is_broken_comes_back_by_itself(board, before, releases, 
     assert "Found that the new version fails (" in said, done.stdout[-5000:]
     assert "is back at the old version, with its numbers" in said
     assert "changed: both databases, back from" in said
-    after = state(board)
-    assert differing(after.rows, before.rows) == {}
-    assert after._replace(rows={}) == before._replace(rows={})
+    assert_all_is_back(board, before)
     assert json.loads(board.ssh(NOTE).stdout)["state"] == "returned"
     # All of it is the old release: the job stands at the end of what there is, and counts go on.
     board.ssh("sudo musicctl validate")
@@ -200,8 +200,6 @@ def test_again_changes_no_version(board, releases, update):
 def test_the_owner_returns_across_a_migration(board, before, releases, update):
     done = update("-e", "update_return=true", project=releases.good)
     assert done.returncode == 0, done.stdout[-5000:]
-    after = state(board)
-    assert differing(after.rows, before.rows) == {}
-    assert after._replace(rows={}) == before._replace(rows={})
+    assert_all_is_back(board, before)
     # A newer version's tables are refused by an older one's update, and the other way is open again.
     board.ssh("sudo musicctl validate")

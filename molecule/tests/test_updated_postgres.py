@@ -5,30 +5,19 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from conftest import Board, inventory_of, own_board, run_playbook
+from conftest import board_of_a_story, run_playbook
 from releases import broken, newer, older, with_postgres_15
-from test_restored import PLAYS, stand_still
-from test_updated import NOTE, QUIET, Before, Play, Releases, differing, state
+from test_updated import NOTE, QUIET, Before, Play, Releases, assert_all_is_back, differing, set_up, state
 
 DATA = "sudo sh -c 'cd /var/lib/music/postgres && grep -H . */PG_VERSION'"
 SERVER = "SELECT current_setting('server_version_num')::int / 10000"
 UNITS = "systemctl is-active music-metrics music-superset music-kafka music-postgres music-scrobble"
 
 
-@pytest.fixture(scope="module")
-def board() -> Iterator[Board]:
-    """A board of this story's own."""
-    with own_board("major") as board:
-        yield board
-
-
-@pytest.fixture(scope="module")
-def inventory(board, tmp_path_factory) -> str:
-    return str(inventory_of(board, tmp_path_factory.mktemp("inventory")))
+board = board_of_a_story("major")
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +35,7 @@ def update(inventory) -> Play:
 
 @pytest.fixture(scope="module")
 def before(board, inventory, releases) -> Before:
-    """The old release, set up with its history; then nothing plays."""
-    done = run_playbook(inventory, "site.yml", project=releases.old)
-    assert done.returncode == 0, done.stdout[-5000:]
-    stand_still(board)
-    board.ssh("sudo systemctl disable music-producer")
-    found = state(board)
-    assert int(board.sql(PLAYS)[0][1]) > 10_000
+    found = set_up(board, inventory, releases.old)
     assert board.sql(SERVER) == [["15"]]
     return found
 
@@ -75,9 +58,7 @@ def test_a_release_that_is_broken_comes_back_to_the_old_data(board, before, rele
     said = " ".join(done.stdout.split())
     assert done.returncode != 0
     assert "changed: the data of PostgreSQL 15 are back" in said, done.stdout[-5000:]
-    after = state(board)
-    assert differing(after.rows, before.rows) == {}
-    assert after._replace(rows={}) == before._replace(rows={})
+    assert_all_is_back(board, before)
     assert board.ssh(DATA).stdout == "data/PG_VERSION:15\n"
     assert json.loads(board.ssh(NOTE).stdout)["state"] == "returned"
     assert board.ssh(UNITS).stdout == "active\n" * 5
@@ -106,8 +87,6 @@ def test_every_number_is_in_the_new_postgresql(board, before, releases, update):
 def test_the_owner_returns_to_the_old_postgresql(board, before, releases, update):
     done = update("-e", "update_return=true", project=releases.good)
     assert done.returncode == 0, done.stdout[-5000:]
-    after = state(board)
-    assert differing(after.rows, before.rows) == {}
-    assert after._replace(rows={}) == before._replace(rows={})
+    assert_all_is_back(board, before)
     assert board.ssh(DATA).stdout == "data/PG_VERSION:15\n"
     board.ssh("sudo musicctl validate")
