@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+from typing import NamedTuple
 
 import pytest
 
-from conftest import BARE, CONTAINERS, UNITS, Board, wait_for, wait_until_healthy
+from conftest import BARE, CONTAINERS, UNITS, Board, problems, wait_for, wait_until_healthy
 from snapshot import OF_THE_SYSTEM, changes
 
 # Kafka takes no partitions away, and the story "edited" has made six.
@@ -29,16 +30,25 @@ def _without_guests(board: Board) -> None:
     )
 
 
+class Before(NamedTuple):
+    """A moment; the plays stored until then, how many came twice, and what status found wrong."""
+
+    until: str
+    plays: list[list[str]]
+    twice: int
+    problems: set[str]
+
+
 @pytest.fixture(scope="module")
-def before(board: Board) -> tuple[str, list[list[str]], int]:
-    """Now, the plays stored until now, and how many came twice."""
+def before(board: Board) -> Before:
+    """What the other stories have left, among it the losses that the faults wanted."""
     board.ssh("sudo systemctl stop music-producer")
     wait_for(
         "the job to have read all",
         lambda: json.loads(board.ssh("sudo musicctl status --json", check=False).stdout)["lag"] == 0,
     )
     until = board.sql("SELECT now()")[0][0]
-    return until, plays(board, until), twice(board)
+    return Before(until, plays(board, until), twice(board), problems(board))
 
 
 def plays(board: Board, until: str) -> list[list[str]]:
@@ -157,13 +167,12 @@ def test_it_returns_to_its_data(board, play, before):
     """The same numbers, and the history is not sent twice."""
     done = play("site.yml", *AS_EDITED)
     assert done.returncode == 0, done.stdout[-5000:]
-    until, stored, came_twice = before
-    assert plays(board, until) == stored
+    assert plays(board, before.until) == before.plays
     # The audience, which plays again, sends a few twice on purpose.
-    grown = twice(board) - came_twice
-    new = int(board.sql(f"SELECT count(*) FROM stream_events WHERE ingested_at > '{until}'")[0][0])
+    grown = twice(board) - before.twice
+    new = int(board.sql(f"SELECT count(*) FROM stream_events WHERE ingested_at > '{before.until}'")[0][0])
     assert grown <= new
-    wait_until_healthy(board)
+    wait_until_healthy(board, but=before.problems)
     board.ssh("sudo musicctl validate")
 
 
