@@ -14,12 +14,6 @@ LOSES_ROWS = "DELETE FROM user_engagement_metrics;\n"
 FIRST = re.compile(r"^## 0\.1\.0\b.*?\b(?P<commit>[0-9a-f]{7,40})\b", re.MULTILINE)
 
 
-def first_release() -> str | None:
-    """The commit that the changelog names as 0.1.0; None before there is one."""
-    found = FIRST.search((PROJECT / "CHANGELOG.md").read_text(encoding="utf-8"))
-    return found["commit"] if found else None
-
-
 def copied(folder: Path, commit: str | None = None) -> Path:
     """The project's files in `folder`: those of a commit, or as they are now."""
     folder.mkdir()
@@ -45,14 +39,33 @@ def with_migration(folder: Path, statements: str) -> str:
 
 
 def older(folder: Path) -> Path:
-    """0.1.0, or what goes for it before there is one: the present state under a smaller number."""
-    commit = first_release()
-    return copied(folder, commit) if commit else renamed(copied(folder), "0.0.9")
+    """0.1.0 with the metadata of an older Kafka."""
+    found = FIRST.search((PROJECT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert found, "no commit of 0.1.0 in the changelog"
+    return edited(
+        copied(folder, found["commit"]),
+        (
+            "roles/kafka/tasks/format.yml",
+            "      - format\n",
+            "      - format\n      - --release-version=4.3\n",
+        ),
+    )
+
+
+def edited(folder: Path, *edits: tuple[str, str, str]) -> Path:
+    """Replace text in files of a release: file, old, new."""
+    for name, old, new in edits:
+        file = folder / name
+        text = file.read_text(encoding="utf-8")
+        assert old in text, f"no {old} in {name}"
+        file.write_text(text.replace(old, new), encoding="utf-8")
+    return folder
 
 
 def with_postgres_15(folder: Path) -> Path:
     """A release whose PostgreSQL is that of Debian 12."""
-    for name, old, new in (
+    return edited(
+        folder,
         ("files/images/postgres/Dockerfile", "postgresql-17", "postgresql-15"),
         ("files/images/postgres/Dockerfile", "postgresql/17", "postgresql/15"),
         ("roles/postgres/vars/main.yml", "base: trixie", "base: bookworm"),
@@ -60,12 +73,7 @@ def with_postgres_15(folder: Path) -> Path:
         # What 15 does not know.
         ("roles/postgres/tasks/initdb.yml", "- --locale-provider=builtin", "- --locale-provider=libc"),
         ("roles/postgres/tasks/initdb.yml", "      - --builtin-locale=C.UTF-8\n", ""),
-    ):
-        file = folder / name
-        text = file.read_text(encoding="utf-8")
-        assert old in text, f"no {old} in {name}"
-        file.write_text(text.replace(old, new), encoding="utf-8")
-    return folder
+    )
 
 
 def newer(folder: Path, *, image: bool = True) -> tuple[Path, str]:
@@ -82,9 +90,7 @@ def broken(folder: Path, *, image: bool = True) -> Path:
     newer(folder, image=image)
     next(folder.glob("files/schema/*_planted.sql")).write_text(LOSES_ROWS, encoding="utf-8")
     renamed(folder, "0.9.1")
-    job = folder / "app/music_streaming/stream.py"
-    text = job.read_text(encoding="utf-8")
     start = 'if __name__ == "__main__":\n'
-    assert start in text
-    job.write_text(text.replace(start, f'{start}    sys.exit("broken on purpose")\n'), encoding="utf-8")
-    return folder
+    return edited(
+        folder, ("app/music_streaming/stream.py", start, f'{start}    sys.exit("broken on purpose")\n')
+    )

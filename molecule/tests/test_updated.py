@@ -101,6 +101,18 @@ def assert_all_is_back(board: Board, before: Before) -> None:
     assert after._replace(rows={}) == before._replace(rows={})
 
 
+def kafka_metadata(board: Board) -> tuple[str, str]:
+    """The version of Kafka's metadata, and the newest that the broker knows."""
+    said = board.ssh(
+        "sudo docker exec music-kafka java -Xmx64m org.apache.kafka.tools.FeatureCommand"
+        " --bootstrap-server 127.0.0.1:9092 describe"
+    ).stdout
+    line = next(line for line in said.splitlines() if "metadata.version" in line)
+    return re.search(r"Finalized\w+: (\S+)", line).group(1), re.search(r"SupportedMax\w+: (\S+)", line).group(
+        1
+    )
+
+
 def test_it_says_what_would_change_and_changes_nothing(board, before, releases, update):
     done = update("--check", project=releases.good)
     assert done.returncode == 0, done.stdout[-5000:]
@@ -117,6 +129,7 @@ def test_it_says_what_would_change_and_changes_nothing(board, before, releases, 
 
 
 def test_a_disk_that_is_full_of_backups_stops_it_before_the_switch(board, before, releases, update):
+    assert len(set(kafka_metadata(board))) == 2
     board.ssh("sudo mount -t tmpfs -o size=64k tmpfs /var/backups/music")
     try:
         done = update(project=releases.broken)
@@ -124,6 +137,8 @@ def test_a_disk_that_is_full_of_backups_stops_it_before_the_switch(board, before
         board.ssh("sudo umount /var/backups/music")
     assert done.returncode != 0
     assert "found 0 MB free, wanted" in done.stdout, done.stdout[-3000:]
+    # All that is changed by then: the metadata follow the broker that runs.
+    assert len(set(kafka_metadata(board))) == 1
     assert state(board) == before
     assert json.loads(board.ssh(NOTE).stdout)["state"] == "kept"
 
@@ -191,13 +206,25 @@ def test_program_and_images_are_kept_as_the_last_two(board, before):
     assert len(re.findall(r"app-\w+", board.ssh("ls /opt/music").stdout)) == 2
 
 
-def test_again_changes_no_version(board, releases, update):
-    done = update("--check", project=releases.good)
+def test_again_changes_nothing_and_leaves_the_way_back(board, releases, update):
+    note = board.ssh(NOTE).stdout
+    done = update(project=releases.good)
     assert done.returncode == 0, done.stdout[-5000:]
     assert "all versions are those of this repository already" in done.stdout
+    assert "changed=0" in done.stdout
+    assert board.ssh(NOTE).stdout == note
 
 
 def test_the_owner_returns_across_a_migration(board, before, releases, update):
+    """The first time it is killed while the backup is read; then everything is where it was."""
+    board.ssh("sudo systemd-run --quiet --collect --unit way-back /opt/music/update/way_back.py return")
+    wait_for(
+        "the backup to be read",
+        lambda: board.ssh("pgrep --exact pg_restore", check=False).returncode == 0,
+        seconds=120,
+        every=0.2,
+    )
+    board.ssh("sudo systemctl kill --signal KILL way-back")
     done = update("-e", "update_return=true", project=releases.good)
     assert done.returncode == 0, done.stdout[-5000:]
     assert_all_is_back(board, before)
