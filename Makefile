@@ -97,7 +97,7 @@ lint: setup-test ## style and types
 	ruff check app bench molecule playbooks
 	ruff format --check app bench molecule playbooks
 	mypy
-	shellcheck molecule/board molecule/fresh roles/*/files/usr/local/libexec/music/{run-image,wait-ready,watch-containers,kafka-room} roles/{_move,_remove}/files/*
+	shellcheck molecule/board molecule/fresh roles/*/files/usr/local/libexec/music/{run-image,wait-ready,watch-containers,kafka-room} roles/_move/files/{copy,look,start,stop} roles/_remove/files/*
 
 docs: setup-test ## write the generated parts of the docs
 	PYTHONPATH=app:playbooks python app/tests/docs.py

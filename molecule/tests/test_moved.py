@@ -107,6 +107,7 @@ def test_the_next_run_takes_every_play_to_the_disk(board, inventory, disk):
     assert int(board.sql(ACCEPTED)[0][0]) >= before
     stand_still(board)
     recount(board)
+    assert board.sql("SELECT count(*) FROM ingest_gaps") == [["0"]]
     board.ssh("sudo systemctl start music-producer")
     board.ssh("sudo musicctl validate")
     wait_until_healthy(board)
