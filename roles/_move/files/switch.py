@@ -12,7 +12,8 @@ from pathlib import Path
 old, new = sys.argv[1:]
 path = re.compile(rf"(?<![\w./-]){re.escape(old)}(?![\w.-])")
 written = []
-for file in [*Path("/etc/systemd/system").glob("music-*.service"), Path("/etc/music/music.toml")]:
+# A board without the pipeline has no settings of the app.
+for file in [*Path("/etc/systemd/system").glob("music-*.service"), *Path("/etc/music").glob("music.toml")]:
     beside = file.with_name(f".{file.name}.moving")
     beside.write_text(path.sub(lambda _: new, file.read_text(encoding="utf-8")), encoding="utf-8")
     beside.chmod(file.stat().st_mode & 0o777)
