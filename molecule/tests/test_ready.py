@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import time
 
 import httpx
@@ -135,7 +136,8 @@ def test_figures_memory(board):
     """After the history and with every board opened; the floods of the tests behind this one are not its load."""
     wait_for("a settled board", lambda: board.ssh("sudo musicctl status", check=False).returncode == 0)
     with playing(board, 20):
-        kib = memory_kib(board)
+        # Heaps grow and shrink from one second to the next.
+        kib = statistics.median(memory_kib(board) for _ in range(5))
     add("sum of PSS of all services with 20 plays a second", kib * 1024 / 1e9, "GB", at_most=2.6)
     assert kib > 500_000, "some services were not counted"
 
