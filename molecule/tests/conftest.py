@@ -201,9 +201,21 @@ def inventory(board: Board, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(inventory_of(board, tmp_path_factory.mktemp("inventory")))
 
 
+def status(board: Board) -> dict[str, Any]:
+    """What `musicctl status` says."""
+    found: dict[str, Any] = json.loads(board.ssh("sudo musicctl status --json", check=False).stdout)
+    return found
+
+
+def stand_still(board: Board, seconds: float = 180) -> None:
+    """Nothing plays, and the job has read all."""
+    board.ssh("sudo systemctl stop music-producer")
+    wait_for("the job to have read all", lambda: status(board)["lag"] == 0, seconds=seconds)
+
+
 def problems(board: Board) -> set[str]:
     """What `musicctl status` finds wrong."""
-    return set(json.loads(board.ssh("sudo musicctl status --json", check=False).stdout)["problems"])
+    return set(status(board)["problems"])
 
 
 def wait_until_healthy(board: Board, but: Collection[str] = (), seconds: float = 180) -> None:

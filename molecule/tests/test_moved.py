@@ -14,10 +14,10 @@ from conftest import (
     playbook_command,
     recount,
     run_playbook,
+    stand_still,
     wait_for,
     wait_until_healthy,
 )
-from test_restored import stand_still
 
 # A disk of memory: the board has no other. fstab names it, as it would a real one.
 DISK = "tmpfs /mnt/disk tmpfs size=8g,mode=755 0 0"

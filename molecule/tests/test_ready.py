@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from browser import look
-from conftest import DASHBOARDS, PROJECT, UNITS, playing, recount, wait_for
+from conftest import DASHBOARDS, PROJECT, UNITS, playing, recount, wait_for, wait_until_healthy
 from figures import add
 
 
@@ -134,7 +134,7 @@ def test_a_browser_outside_logs_in_and_the_numbers_grow(board):
 
 def test_figures_memory(board):
     """After the history and with every board opened; the floods of the tests behind this one are not its load."""
-    wait_for("a settled board", lambda: board.ssh("sudo musicctl status", check=False).returncode == 0)
+    wait_until_healthy(board, seconds=60)
     with playing(board, 20):
         # Heaps grow and shrink from one second to the next.
         kib = statistics.median(memory_kib(board) for _ in range(5))

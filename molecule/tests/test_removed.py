@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from conftest import BARE, CONTAINERS, UNITS, Board, problems, wait_for, wait_until_healthy
+from conftest import BARE, CONTAINERS, UNITS, Board, problems, stand_still, wait_for, wait_until_healthy
 from snapshot import OF_THE_SYSTEM, changes
 
 # Kafka takes no partitions away, and the story "edited" has made six.
@@ -42,11 +42,7 @@ class Before(NamedTuple):
 @pytest.fixture(scope="module")
 def before(board: Board) -> Before:
     """What the other stories have left, among it the losses that the faults wanted."""
-    board.ssh("sudo systemctl stop music-producer")
-    wait_for(
-        "the job to have read all",
-        lambda: json.loads(board.ssh("sudo musicctl status --json", check=False).stdout)["lag"] == 0,
-    )
+    stand_still(board, seconds=60)
     until = board.sql("SELECT now()")[0][0]
     return Before(until, plays(board, until), twice(board), problems(board))
 

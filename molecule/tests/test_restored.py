@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from conftest import Board, board_of_a_story, inventory_of, recount, run_playbook, wait_for
+from conftest import Board, board_of_a_story, inventory_of, recount, run_playbook, stand_still, wait_for
 
 PASSPHRASE = "correct horse battery staple"  # noqa: S105
 SETTINGS = ("-e", f'backup_passphrase="{PASSPHRASE}"', "-e", "backup_place=/srv/backups")
@@ -71,16 +71,6 @@ def admin(board: Board, statement: str, database: str = "music_streaming") -> li
         timeout=300,
     ).stdout
     return out.splitlines()
-
-
-def stand_still(board: Board) -> None:
-    """Nothing plays, and the job has read all."""
-    board.ssh("sudo systemctl stop music-producer")
-    wait_for(
-        "the job to have read all",
-        lambda: json.loads(board.ssh("sudo musicctl status --json", check=False).stdout)["lag"] == 0,
-        seconds=180,
-    )
 
 
 def newest(board: Board) -> str:

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
-from conftest import Board, board_of_a_story, playbook_command, run_playbook, wait_for
+from conftest import Board, board_of_a_story, playbook_command, run_playbook, stand_still, wait_for
 from releases import broken, newer, older
-from test_restored import PLAYS, rows, stand_still
+from test_restored import PLAYS, rows
 
 Play = Callable[..., subprocess.CompletedProcess[str]]
 # Nothing plays, so that every row can be compared.
